@@ -1,0 +1,65 @@
+"""What a pool and its actors say to each other: frozen values over a pipe between our own processes.
+
+Pool to actor: Run, Drop, Stop. Actor to pool: Ready once, then Done or Failed for each Run that was not dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from innerloop.arrays import Arrays
+from innerloop_server.actors.orders import EpisodesOrder
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run rows ``start`` to ``stop`` (exclusive) of an order."""
+
+    ticket: int
+    """Never used twice by a pool, so that an answer to a dropped run can be told from any later one."""
+    order: EpisodesOrder
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """Environments it takes."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Forget a run, wherever it is."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Close every environment and exit."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The actor is up and looks at its mailbox."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The rows of a run."""
+
+    ticket: int
+    arrays: Arrays
+    """Fields of ``Experience`` without the task dimension: [rows, ...]."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An environment raised, or gave numbers that are not finite. Text only: foreign exceptions stay where they are."""
+
+    ticket: int
+    message: str
+
+
+FromPool = Run | Drop | Stop
+FromActor = Ready | Done | Failed

@@ -1,0 +1,180 @@
+"""Whole episodes of many tasks as one batch of tensors, on the learner's device.
+
+Randomness is drawn on the host from one stream a task and handed in, and every array has the family's full horizon
+as capacity, so what a task experiences does not depend on its company, its device, or when the batch stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from innerloop.arrays import Array, Box
+from innerloop.policy import draw_noise
+from innerloop_server.domain import Experience, LearnerSpec
+from innerloop_server.learners.learner import Input, Learner, Tensors
+from innerloop_server.streams import Purpose, stream
+from innerloop_server.tasks.family import TaskBatch
+
+SMALLEST_CAPACITY = 64
+"""Smallest capacity that :func:`bucket` gives."""
+_STOP_CHECK_STEPS = 16
+"""How often a rollout asks whether every episode is over: asking waits for the device."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All the randomness of B tasks' episodes."""
+
+    resets: Array
+    """[B, N, reset_uniforms] float64 in [0, 1)."""
+    actions: Array
+    """[B, N, T, d] float32, as ``innerloop.policy.draw_noise`` gives it."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Episodes and what they scored."""
+
+    experience: Experience[torch.Tensor]
+    returns: torch.Tensor
+    """[B, N] float32, undiscounted."""
+
+
+def draw(
+    spec: LearnerSpec,
+    seeds: Sequence[int],
+    *counters: int,
+    episodes: int,
+    reset_uniforms: int,
+    purposes: tuple[Purpose, Purpose] = (Purpose.RESET, Purpose.ACTION),
+) -> Noise:
+    """The randomness of one rollout.
+
+    Args:
+        spec: names the action space and the horizon.
+        seeds: one a task.
+        counters: tell this rollout from others under the same seeds (step, phase).
+        episodes: N.
+        reset_uniforms: as the family's batch face says.
+        purposes: of the streams for starts and for actions.
+    """
+    resets = [stream(seed, purposes[0], *counters).random((episodes, reset_uniforms)) for seed in seeds]
+    actions = [
+        draw_noise(spec.action_space, stream(seed, purposes[1], *counters), (episodes, spec.horizon)) for seed in seeds
+    ]
+    return Noise(np.stack(resets), np.stack(actions))
+
+
+def environment_action(spec: LearnerSpec, raw: torch.Tensor) -> torch.Tensor:
+    """The torch twin of ``innerloop.policy.to_environment``: clip and scale a Box action.
+
+    Args:
+        spec: names the action space, shift and scale.
+        raw: [..., A], or [...] int64 for Discrete (returned as it is).
+
+    Returns:
+        [..., *action_shape] float32.
+    """
+    space = spec.action_space
+    if not isinstance(space, Box):
+        return raw
+    scaled = raw.new_tensor(spec.action_shift) + raw.new_tensor(spec.action_scale) * raw
+    low, high = (torch.from_numpy(side).to(raw.device) for side in (space.low, space.high))
+    return torch.clamp(scaled.reshape(*raw.shape[:-1], *space.shape), low, high)
+
+
+@torch.no_grad()
+def rollout(learner: Learner, meta: Tensors, state: Tensors, batch: TaskBatch, noise: Noise) -> Rollout:
+    """Run whole episodes.
+
+    Args:
+        learner: the method; its spec gives the horizon.
+        meta: meta-parameters.
+        state: [B, ...] adaptation states.
+        batch: the B tasks.
+        noise: from :func:`draw`; on the host.
+
+    Returns:
+        Episodes with capacity T = horizon, whatever their lengths; ``bootstrap`` is False throughout.
+    """
+    spec = learner.spec
+    device = next(iter(state.values())).device
+    resets = torch.from_numpy(noise.resets).to(device)
+    # Time first: a step then reads and writes contiguous memory.
+    drawn = torch.from_numpy(np.ascontiguousarray(np.moveaxis(noise.actions, 2, 0))).to(device)
+    horizon, b, n = drawn.shape[:3]
+    simulation, observation = batch.reset(resets)
+    observations = observation.new_zeros(horizon, *observation.shape)
+    rewards = observation.new_zeros(horizon, b, n)
+    log_probs = observation.new_zeros(horizon, b, n)
+    actions: torch.Tensor | None = None
+    alive = torch.ones(b, n, dtype=torch.bool, device=device)
+    lengths = torch.zeros(b, n, dtype=torch.int64, device=device)
+    for t in range(horizon):
+        distribution, state = learner.act(meta, state, Input(observation))
+        raw = distribution.sample(drawn[t])
+        observations[t] = observation
+        log_probs[t] = distribution.log_prob(raw)
+        if actions is None:
+            actions = raw.new_zeros(horizon, *raw.shape)
+        actions[t] = raw
+        simulation, observation, rewards[t], terminated = batch.step(simulation, environment_action(spec, raw))
+        lengths += alive
+        alive = alive & ~terminated
+        if t % _STOP_CHECK_STEPS == _STOP_CHECK_STEPS - 1 and not bool(alive.any()):
+            break
+    assert actions is not None  # a family's horizon is at least 1
+    experience = Experience(
+        observations=_episode_first(observations, lengths),
+        actions=_episode_first(actions, lengths),
+        rewards=_episode_first(rewards, lengths),
+        log_probs=_episode_first(log_probs, lengths),
+        lengths=lengths,
+        bootstrap=torch.zeros_like(alive),
+        final_observations=torch.zeros_like(observation),
+        time_offset=torch.zeros_like(lengths),
+    )
+    return Rollout(experience, experience.rewards.sum(-1))
+
+
+def _episode_first(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """[T, B, N, ...] -> contiguous [B, N, T, ...] with zeros at or past each episode's length."""
+    real = torch.arange(x.shape[0], device=x.device)[:, None, None] < lengths
+    zero = torch.zeros((), dtype=x.dtype, device=x.device)
+    kept = torch.where(real.reshape(*real.shape, *(1,) * (x.dim() - 3)), x, zero)
+    return kept.permute(1, 2, 0, *range(3, x.dim())).contiguous()
+
+
+def bucket(longest: int, horizon: int) -> int:
+    """The capacity for a task whose longest episode has ``longest`` steps: 64, 128, 256, ... capped at ``horizon``.
+
+    A function of that task alone, so trimming to it cannot make a task's sums depend on its company; and few
+    different values, so that tasks still share a batch.
+    """
+    capacity = SMALLEST_CAPACITY
+    while capacity < longest:
+        capacity *= 2
+    return min(capacity, horizon)
+
+
+def trim(experience: Experience[torch.Tensor], capacity: int) -> Experience[torch.Tensor]:
+    """The same episodes with T = ``capacity``, contiguous.
+
+    Raises:
+        ValueError: an episode is longer than that.
+    """
+    longest = int(experience.lengths.max()) if experience.lengths.numel() else 0
+    if longest > capacity:
+        raise ValueError(f"an episode of {longest} steps does not fit a capacity of {capacity}")
+    return dataclasses.replace(
+        experience,
+        observations=experience.observations[:, :, :capacity].contiguous(),
+        actions=experience.actions[:, :, :capacity].contiguous(),
+        rewards=experience.rewards[:, :, :capacity].contiguous(),
+        log_probs=experience.log_probs[:, :, :capacity].contiguous(),
+    )

@@ -1,0 +1,184 @@
+"""The words of innerloop as values. Every room above speaks them; nothing here computes.
+
+Shape legend, used everywhere: B tasks, N episodes a task, T steps (capacity), O observation, A action.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from innerloop.arrays import Array, Arrays, Space
+
+ArrayT = TypeVar("ArrayT")
+"""numpy arrays at the borders, torch tensors on the device. domain.py does not care which."""
+
+
+class Split(enum.StrEnum):
+    """Which of the three task streams a task came from. The streams never meet."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Simulator(enum.StrEnum):
+    """What runs the episodes of a simulated session or a training."""
+
+    BATCH = "batch"
+    """The family's tensor-native face, on the learner's device."""
+    ACTORS = "actors"
+    """Environment-actor processes, each holding many Gymnasium environments."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One member of a family."""
+
+    family: str
+    """Name of the family, such as ``navigation-2d``."""
+    parameters: Arrays
+    """Name of the parameter -> its value (float64 unless the space is Discrete). Hidden from the policy."""
+    split: Split | None = None
+    seed: int | None = None
+    index: int | None = None
+    """(split, seed, index) is where a sampled task came from; all ``None`` for one that a caller made up."""
+
+    @property
+    def name(self) -> str:
+        """``families/{family}/tasks/{split}-{seed}-{index}``; empty for a task that a caller made up."""
+        if self.split is None or self.seed is None or self.index is None:
+            return ""
+        return f"families/{self.family}/tasks/{self.split}-{self.seed}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Experience(Generic[ArrayT]):
+    """Episodes of B tasks, padded to a fixed capacity. Steps at or past an episode's length are zero."""
+
+    observations: ArrayT
+    """[B, N, T, *O] float32: what the policy saw before each action."""
+    actions: ArrayT
+    """[B, N, T, A] float32 raw actions (before clip and scale), or [B, N, T] int64."""
+    rewards: ArrayT
+    """[B, N, T] float32."""
+    log_probs: ArrayT
+    """[B, N, T] float32: log-probability of each action under the policy that took it."""
+    lengths: ArrayT
+    """[B, N] int64: steps in each episode; 0 for a padded episode."""
+    bootstrap: ArrayT
+    """[B, N] bool: the episode was cut before its end (a segment of a longer one), so its value goes on from
+    ``final_observations``. False where it terminated or ran to the family's own horizon."""
+    final_observations: ArrayT
+    """[B, N, *O] float32: what was seen after the last step; zero where ``bootstrap`` is False."""
+    time_offset: ArrayT
+    """[B, N] int64: the step of the task's episode at which this segment began; 0 for a whole episode."""
+
+
+@dataclass(frozen=True)
+class LearnerSpec:
+    """What a learner is bound to: the shapes of a family and the settings of its method."""
+
+    name: str
+    """Resource id, such as ``navigation-2d-maml``."""
+    method: str
+    """Name of the learning method, such as ``maml``."""
+    family: str
+    observation_space: Space
+    action_space: Space
+    observation_shift: tuple[float, ...]
+    observation_scale: tuple[float, ...]
+    action_shift: tuple[float, ...]
+    action_scale: tuple[float, ...]
+    """See ``innerloop.policy.Header``; both empty for Discrete actions."""
+    horizon: int
+    """Steps in an episode of the family."""
+    baseline: Features
+    """What the value baseline is regressed on."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own settings as JSON values; each method documents and checks its own."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of (observation, time) that a family declares for its value baselines (ridge regression).
+
+    ``linear``: o, o^2, t, t^2, t^3, 1 with t = step / 100 (learners.md section 4).
+    ``polynomial``: all monomials of the observation up to ``degree``, and t, t^2, t^3 with t = step / horizon.
+    """
+
+    kind: str = "linear"
+    degree: int = 1
+
+
+class SessionState(enum.StrEnum):
+    """Where a session is in its life."""
+
+    ACTIVE = "active"
+    """Adapting, or waiting for its client; resumable."""
+    FINISHED = "finished"
+    """Ended by ``finish`` or by its budget; its policy exists."""
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a session ends by itself. ``None``: not bounded by this. The first that is reached ends it."""
+
+    steps: int | None = None
+    episodes: int | None = None
+    """All that were sampled, the guard's too."""
+    seconds: float | None = None
+    """Of computing, without queueing or the client's own time."""
+    target_return: float | None = None
+    """Mean sampled return of a step's episodes."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """An evaluator's result for one k, over M tasks."""
+
+    k: int
+    """Adaptation steps behind the policies scored."""
+    tasks: int
+    episodes: int
+    """Evaluation episodes a task."""
+    mean: float
+    """Of the tasks' mean undiscounted returns."""
+    interquartile_mean: float
+    low: float
+    high: float
+    """95 % bootstrap interval of the mean, over tasks."""
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A number that a score is read against."""
+
+    name: str
+    """``oracle``, ``memoryless``, ``no-move``, ``random``, ..."""
+    value: float
+    source: str
+    """Where it comes from: a formula, or the manifest of a training."""
+
+
+__all__ = [
+    "Array",
+    "ArrayT",
+    "Arrays",
+    "Budget",
+    "Experience",
+    "Features",
+    "LearnerSpec",
+    "Reference",
+    "Score",
+    "SessionState",
+    "Simulator",
+    "Space",
+    "Split",
+    "Task",
+]
