@@ -10,6 +10,7 @@ One of the two client modules that the server's lower floors may import: numpy a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -173,7 +173,7 @@ def forward(header: Header, weights: Arrays, observation: Array) -> dict[str, Ar
         ``observation``.
     """
     if isinstance(header.observation_space, Discrete):
-        x = np.eye(header.observation_space.n, dtype=np.float32)[observation]
+        x: Array = np.eye(header.observation_space.n, dtype=np.float32)[observation]
     else:
         lead = observation.shape[: observation.ndim - len(header.observation_space.shape)]
         x = observation.reshape(*lead, header.observation_size).astype(np.float32)
@@ -191,7 +191,8 @@ def forward(header: Header, weights: Arrays, observation: Array) -> dict[str, Ar
 
 def draw_noise(space: Space, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """The randomness that :func:`sample` turns into actions: ``[*shape, d]`` standard normals for a Box of d
-    numbers, ``[*shape, 1]`` uniforms in [0, 1) for Discrete; float32."""
+    numbers, ``[*shape, 1]`` uniforms in [0, 1) for Discrete; float32.
+    """
     if isinstance(space, Discrete):
         return rng.random((*shape, 1), dtype=np.float32)
     return rng.standard_normal((*shape, space.size), dtype=np.float32)
@@ -238,13 +239,15 @@ def log_prob(parameters: Arrays, raw: Array) -> Array:
 
 def to_environment(header: Header, raw: Array) -> Array:
     """The action an environment takes: a Box action is ``clip(shift + scale * raw, low, high)`` in the space's
-    shape; a Discrete one is the integer itself."""
+    shape; a Discrete one is the integer itself.
+    """
     space = header.action_space
     if isinstance(space, Discrete):
         return raw
     scaled = np.asarray(header.action_shift, np.float32) + np.asarray(header.action_scale, np.float32) * raw
     shaped = scaled.reshape(*raw.shape[:-1], *space.shape)
-    return np.clip(shaped, space.low, space.high)
+    clipped: Array = np.clip(shaped, space.low, space.high)
+    return clipped
 
 
 def weights_hash(weights: Arrays) -> str:
@@ -296,9 +299,7 @@ class Policy:
             if self.weights[name].shape != shape:
                 raise PolicyFormatError(f"{name} has shape {self.weights[name].shape}, the header says {shape}")
 
-    def act(
-        self, observation: Array | Input, *, greedy: bool = False, rng: np.random.Generator | None = None
-    ) -> Array:
+    def act(self, observation: Array | Input, *, greedy: bool = False, rng: np.random.Generator | None = None) -> Array:
         """The action to take now, for one observation ``[*O]`` or a batch ``[N, *O]``.
 
         Args:
@@ -382,7 +383,7 @@ def weight_shapes(header: Header) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight the header calls for, without leading dimensions."""
     sizes = (header.observation_size, *header.hidden_sizes, header.action_size)
     shapes: dict[str, tuple[int, ...]] = {}
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         shapes[f"layers.{i}.weight"] = (n_in, n_out)
         shapes[f"layers.{i}.bias"] = (n_out,)
     if isinstance(header.action_space, Box):

@@ -18,6 +18,8 @@ class Limits:
     """Act requests waiting for the engine."""
     evaluations_per_owner: int = 4
     """Unfinished evaluations."""
+    trainings_per_owner: int = 4
+    """Trainings that run or wait for their turn."""
     steps: int = 10_000
     """Largest budget of steps of one session."""
     episodes_per_step: int = 1_000
@@ -73,6 +75,8 @@ class Settings:
     """How long streams may go on after SIGTERM."""
     tokens: dict[str, str] = field(default_factory=dict, repr=False)
     """Bearer token -> principal. Empty: no tokens; everybody on loopback is ``local``."""
+    operators: tuple[str, ...] = ()
+    """Principals that may train, promote and roll back learners of others. Without tokens ``local`` is one."""
     tls: Tls | None = None
     insecure: bool = False
     """Serve another address than loopback without TLS and tokens."""

@@ -30,6 +30,8 @@ class Purpose(enum.IntEnum):
     """Resampling for intervals."""
     TRAINING = 11
     """Everything else the outer loop draws."""
+    EVALUATION_SESSION = 12
+    """Seeds of the sessions of an evaluation."""
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

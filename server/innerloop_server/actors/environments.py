@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -13,25 +12,25 @@ import numpy as np
 
 from innerloop.arrays import Arrays
 from innerloop_server.domain import Task
-from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.registry import Registry
 
 Environment = gymnasium.Env[Any, Any]
 
-Lookup = Callable[[str], Family]
-"""Name -> family; raises for a name nobody knows."""
+INSTALLED = "innerloop_server.tasks.registry:load_registry"
+"""The source of the families that are installed."""
 
 
-def load_lookup(source: str) -> Lookup:
-    """The lookup that ``module:callable`` names.
+def load_source(source: str) -> Registry:
+    """What the callable that ``module:callable`` names returns, given nothing.
 
     Raises:
-        ValueError, ImportError, AttributeError: there is no such thing.
+        Exception: there is no such thing, or whatever it raises.
     """
     module, separator, name = source.partition(":")
     if not separator:
         raise ValueError(f"family source {source!r} is not of the form module:callable")
-    lookup: Lookup = getattr(importlib.import_module(module), name)
-    return lookup
+    registry: Registry = getattr(importlib.import_module(module), name)()
+    return registry
 
 
 def parameters_hash(parameters: Arrays) -> str:
@@ -51,34 +50,28 @@ class EnvironmentCache:
     An environment whose unwrapped self has ``set_task(parameters)`` can become any task of its family.
     """
 
-    def __init__(self, lookup: Lookup, capacity: int) -> None:
+    def __init__(self, source: str, capacity: int) -> None:
         """Args:
-        lookup: where families come from.
+        source: of families, see :func:`load_source`; loaded when the first environment is asked for.
         capacity: idle environments kept at most.
         """
-        self._lookup = lookup
+        self._source = source
         self._capacity = capacity
-        self._families: dict[str, Family] = {}
+        self._registry: Registry | None = None
         self._idle: OrderedDict[int, tuple[str, str, Environment]] = OrderedDict()
         self._serial = 0
 
-    def family(self, name: str) -> Family:
-        """The family of that name, built once.
+    def take(self, name: str, parameters: Arrays, digest: str) -> Environment:
+        """An environment of this task, for the caller alone: give it back with ``put``, or close it.
+
+        Args:
+            name: of the family.
+            parameters: of the task.
+            digest: their :func:`parameters_hash`.
 
         Raises:
-            Exception: whatever the lookup raises for a name nobody knows.
+            Exception: whatever the source or the family's code raises.
         """
-        if name not in self._families:
-            self._families[name] = self._lookup(name)
-        return self._families[name]
-
-    def take(self, name: str, parameters: Mapping[str, Any]) -> Environment:
-        """An environment of this task, for the caller alone. Give it back with ``put``, or close it.
-
-        Raises:
-            Exception: whatever the family's code raises.
-        """
-        digest = parameters_hash(parameters)
         for key in reversed(self._idle):
             if self._idle[key][:2] == (name, digest):
                 return self._idle.pop(key)[2]
@@ -87,12 +80,14 @@ class EnvironmentCache:
                 del self._idle[key]
                 environment.unwrapped.set_task(dict(parameters))
                 return environment
-        return self.family(name).make(Task(name, dict(parameters)))
+        if self._registry is None:
+            self._registry = load_source(self._source)
+        return self._registry.get(name).make(Task(name, dict(parameters)))
 
-    def put(self, name: str, parameters: Mapping[str, Any], environment: Environment) -> None:
+    def put(self, name: str, digest: str, environment: Environment) -> None:
         """Take back an environment that still works."""
         self._serial += 1
-        self._idle[self._serial] = (name, parameters_hash(parameters), environment)
+        self._idle[self._serial] = (name, digest, environment)
         while len(self._idle) > self._capacity:
             self._idle.popitem(last=False)[1][2].close()
 

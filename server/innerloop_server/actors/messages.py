@@ -1,6 +1,7 @@
 """What a pool and its actors say to each other: frozen values over a pipe between our own processes.
 
-Pool to actor: Run, Drop, Stop. Actor to pool: Ready once, then Done or Failed for each Run that was not dropped.
+Pool to actor: Run, Drop, Stop. Actor to pool: Ready once; Done or Failed for each Run, unless a Drop came first;
+Dropped for each Drop.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Run:
     order: EpisodesOrder
     start: int
     stop: int
+    deaths: int = 0
+    """How often an actor died with these rows on it."""
 
     @property
     def rows(self) -> int:
@@ -49,8 +52,9 @@ class Done:
     """The rows of a run."""
 
     ticket: int
+    start: int
     arrays: Arrays
-    """Fields of ``Experience`` without the task dimension: [rows, ...]."""
+    """Fields of ``Experience`` without the task dimension, [rows, ...]; time may be shorter than the horizon."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +65,12 @@ class Failed:
     message: str
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """Nothing of that run is left here."""
+
+    ticket: int
+
+
 FromPool = Run | Drop | Stop
-FromActor = Ready | Done | Failed
+FromActor = Ready | Done | Failed | Dropped

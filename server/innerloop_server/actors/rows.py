@@ -27,10 +27,30 @@ def share(rows: int, free: Sequence[int]) -> list[int]:
     return [before - after for before, after in zip(free, left, strict=True)]
 
 
-def join(pieces: Mapping[int, Arrays]) -> Experience[Array]:
-    """Pieces of one order, keyed by their first row, as the experience of one task (B = 1)."""
+TIMED = frozenset({"observations", "actions", "rewards", "log_probs"})
+"""Fields of ``Experience`` with a time dimension, the second one here."""
+
+
+def join(pieces: Mapping[int, Arrays], horizon: int) -> Experience[Array]:
+    """Pieces of one order, keyed by their first row, as the experience of one task (B = 1).
+
+    Args:
+        pieces: first row -> field of ``Experience`` -> [rows, ...]; time may end before the horizon.
+        horizon: T, to which time is filled up with zeros.
+    """
     ordered = [pieces[start] for start in sorted(pieces)]
-    return Experience(**{name: np.concatenate([p[name] for p in ordered])[None] for name in ordered[0]})
+    return Experience(**{name: _join([piece[name] for piece in ordered], name, horizon)[None] for name in ordered[0]})
+
+
+def _join(parts: list[Array], name: str, horizon: int) -> Array:
+    if name not in TIMED:
+        return np.concatenate(parts)
+    joined = np.zeros((sum(len(part) for part in parts), horizon, *parts[0].shape[2:]), parts[0].dtype)
+    row = 0
+    for part in parts:
+        joined[row : row + len(part), : part.shape[1]] = part
+        row += len(part)
+    return joined
 
 
 def undiscounted(experience: Experience[Array]) -> Array:

@@ -7,6 +7,7 @@ as capacity, so what a task experiences does not depend on its company, its devi
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from innerloop.arrays import Array, Box
 from innerloop.policy import draw_noise
 from innerloop_server.domain import Experience, LearnerSpec
 from innerloop_server.learners.learner import Input, Learner, Tensors
+from innerloop_server.learners.networks import constant
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import TaskBatch
 
@@ -83,13 +85,22 @@ def environment_action(spec: LearnerSpec, raw: torch.Tensor) -> torch.Tensor:
     space = spec.action_space
     if not isinstance(space, Box):
         return raw
-    scaled = raw.new_tensor(spec.action_shift) + raw.new_tensor(spec.action_scale) * raw
-    low, high = (torch.from_numpy(side).to(raw.device) for side in (space.low, space.high))
-    return torch.clamp(scaled.reshape(*raw.shape[:-1], *space.shape), low, high)
+    shift, scale = (constant(v, raw.dtype, raw.device) for v in (spec.action_shift, spec.action_scale))
+    shaped = (shift + scale * raw).reshape(*raw.shape[:-1], *space.shape)
+    return torch.clamp(shaped, *_bounds(space, raw.device))
+
+
+@functools.lru_cache(maxsize=1024)
+def _bounds(space: Box, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """``low`` and ``high``, in the space's shape."""
+    low, high = (constant(tuple(side.ravel().tolist()), torch.float32, device) for side in (space.low, space.high))
+    return low.reshape(space.shape), high.reshape(space.shape)
 
 
 @torch.no_grad()
-def rollout(learner: Learner, meta: Tensors, state: Tensors, batch: TaskBatch, noise: Noise) -> Rollout:
+def rollout(
+    learner: Learner, meta: Tensors, state: Tensors, batch: TaskBatch, noise: Noise, *, greedy: bool = False
+) -> Rollout:
     """Run whole episodes.
 
     Args:
@@ -98,6 +109,7 @@ def rollout(learner: Learner, meta: Tensors, state: Tensors, batch: TaskBatch, n
         state: [B, ...] adaptation states.
         batch: the B tasks.
         noise: from :func:`draw`; on the host.
+        greedy: take the modes of the policies instead of samples.
 
     Returns:
         Episodes with capacity T = horizon, whatever their lengths; ``bootstrap`` is False throughout.
@@ -117,7 +129,7 @@ def rollout(learner: Learner, meta: Tensors, state: Tensors, batch: TaskBatch, n
     lengths = torch.zeros(b, n, dtype=torch.int64, device=device)
     for t in range(horizon):
         distribution, state = learner.act(meta, state, Input(observation))
-        raw = distribution.sample(drawn[t])
+        raw = distribution.sample(None if greedy else drawn[t])
         observations[t] = observation
         log_probs[t] = distribution.log_prob(raw)
         if actions is None:

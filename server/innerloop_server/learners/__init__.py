@@ -1,0 +1,13 @@
+"""Learning methods: how a policy starts out, and how experience changes it.
+
+- :mod:`~innerloop_server.learners.learner`: the seam every method stands behind.
+- :mod:`~innerloop_server.learners.trainable`: what the outer loop asks of a method, beyond that.
+- :mod:`~innerloop_server.learners.registry`: method name -> learner.
+- :mod:`~innerloop_server.learners.maml`: MAML with rates learned per parameter and inner step.
+- :mod:`~innerloop_server.learners.networks`, :mod:`~innerloop_server.learners.distributions`: policies on stacked
+  weights.
+- :mod:`~innerloop_server.learners.returns`, :mod:`~innerloop_server.learners.baselines`,
+  :mod:`~innerloop_server.learners.objectives`: the maths, as pure functions.
+
+Learners know no task family and no transport. torch lives here.
+"""

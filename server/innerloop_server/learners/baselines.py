@@ -85,8 +85,11 @@ def ridge(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     Returns:
         [B, F] coefficients; zeros for a task that no ridge made finite.
     """
-    gram = torch.bmm(x.transpose(1, 2), x)
-    moment = torch.bmm(x.transpose(1, 2), y.unsqueeze(-1))
+    # One product for both sides: a product with a single column goes to a kernel that rounds otherwise for one task
+    # than for several, and what a task computes must not depend on its company.
+    z = torch.cat([x, y.unsqueeze(-1)], -1)
+    products = torch.bmm(z.transpose(1, 2), z)
+    gram, moment = products[:, :-1, :-1], products[:, :-1, -1:]
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     solution = torch.zeros_like(moment)
     open_ = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
@@ -104,8 +107,12 @@ def ridge(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def fit_values(
-    kind: Features, experience: Experience[torch.Tensor], observations: torch.Tensor, final: torch.Tensor,
-    horizon: int, discount: float,
+    kind: Features,
+    experience: Experience[torch.Tensor],
+    observations: torch.Tensor,
+    final: torch.Tensor,
+    horizon: int,
+    discount: float,
 ) -> Values:
     """Fit each task's baseline on its own episodes and evaluate it there.
 
@@ -131,6 +138,5 @@ def fit_values(
     to_end = discount_to_end(experience.lengths, capacity, discount, torch.float64)
     x = phi_t - to_end.unsqueeze(-1) * phi_final.unsqueeze(2)
     y = discounted_returns(experience.rewards.to(torch.float64), discount) * mask
-    w = ridge(x.reshape(b, n * capacity, -1), y.reshape(b, n * capacity)).unsqueeze(-1)
-    v_t = torch.bmm(phi_t.reshape(b, n * capacity, -1), w).reshape(b, n, capacity)
-    return Values(v_t, torch.bmm(phi_final, w).squeeze(-1))
+    w = ridge(x.reshape(b, n * capacity, -1), y.reshape(b, n * capacity))
+    return Values((phi_t * w[:, None, None]).sum(-1), (phi_final * w[:, None]).sum(-1))

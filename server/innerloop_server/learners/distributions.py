@@ -67,7 +67,8 @@ class Categorical:
 
     def sample(self, noise: torch.Tensor | None) -> torch.Tensor:
         """Inverse of the cumulative probabilities at uniform ``noise`` [..., 1]; the most likely for ``None``.
-        [...] int64."""
+        [...] int64.
+        """
         if noise is None:
             return self.logits.argmax(-1)
         below = torch.exp(self.log_probs()).cumsum(-1) <= noise

@@ -41,7 +41,8 @@ class Distribution(Protocol):
 
     def sample(self, noise: torch.Tensor | None) -> torch.Tensor:
         """Raw actions from noise as ``innerloop.policy.draw_noise`` gives it; ``None``: the mode.
-        [..., A] float32, or [...] int64."""
+        [..., A] float32, or [...] int64.
+        """
         ...
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ k = 1..K, differentiated through the whole chain on stored episodes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -121,7 +122,8 @@ class Maml(TrainableLearner):
         with torch.enable_grad():
             weights = {name: value.clone().requires_grad_() for name, value in before.items()}
             policy = self._policy(weights, samples)
-            loss = self._inner_loss(policy, samples)
+            log_prob = policy.log_prob(samples.actions)
+            loss = surrogate(log_prob, samples.log_probs, samples.inner_advantages, samples.mask)
             gradients = torch.autograd.grad(loss.sum(), list(weights.values()))
         with torch.no_grad():
             step = state[DEPTH].clamp(max=self.inner_steps - 1)
@@ -143,8 +145,8 @@ class Maml(TrainableLearner):
         """Fit each task's baseline on these episodes and normalise its advantages."""
         s = self.settings
         with torch.no_grad():
-            observations = networks.flatten(self.header, experience.observations, torch.float32)
-            final = networks.flatten(self.header, experience.final_observations, torch.float32)
+            observations = networks.flatten(self.header, experience.observations, torch.float64)
+            final = networks.flatten(self.header, experience.final_observations, torch.float64)
             values = fit_values(self.spec.baseline, experience, observations, final, self.spec.horizon, s.discount)
             mask = step_mask(experience.lengths, experience.rewards.shape[-1])
             rewards = experience.rewards.to(torch.float64)
@@ -161,8 +163,9 @@ class Maml(TrainableLearner):
         """The outer loss: clipped surrogate after each of k = 1..K inner steps, mean over steps and tasks."""
         weights = networks.stack({name: meta[name] for name in self._names}, steps[0].mask.shape[0])
         total = torch.zeros((), dtype=steps[0].log_probs.dtype, device=steps[0].mask.device)
-        for k, (before, after) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
-            loss = self._inner_loss(self._policy(weights, before), before)
+        for k, (before, after) in enumerate(itertools.pairwise(steps)):
+            log_prob = self._policy(weights, before).log_prob(before.actions)
+            loss = surrogate(log_prob, before.log_probs, before.inner_advantages, before.mask)
             gradients = torch.autograd.grad(
                 loss.sum(), list(weights.values()), create_graph=not self.settings.first_order
             )
@@ -172,9 +175,10 @@ class Maml(TrainableLearner):
                 for (name, value), gradient in zip(weights.items(), gradients, strict=True)
             }
             log_prob = self._policy(weights, after).log_prob(after.actions)
-            total = total + clipped_surrogate(
+            adapted = clipped_surrogate(
                 log_prob, after.log_probs, after.outer_advantages, after.mask, self.settings.clip
-            ).mean()
+            )
+            total = total + adapted.mean()
         return total / (len(steps) - 1)
 
     def export(self, meta: Tensors, state: Tensors) -> tuple[Header, list[Arrays]]:
@@ -186,10 +190,6 @@ class Maml(TrainableLearner):
 
     def _policy(self, weights: Tensors, samples: Samples) -> Gaussian | Categorical:
         return networks.forward(self.header, weights, samples.observations)
-
-    def _inner_loss(self, policy: Distribution, samples: Samples) -> torch.Tensor:
-        log_prob = policy.log_prob(samples.actions)
-        return surrogate(log_prob, samples.log_probs, samples.inner_advantages, samples.mask)
 
     def _initial_log_rates(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_full((self.inner_steps, *like.shape), math.log(self.settings.initial_rate))

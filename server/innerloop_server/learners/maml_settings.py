@@ -11,6 +11,11 @@ from typing import Any
 from innerloop_server.errors import InvalidField
 
 RATES = ("fixed", "learned")
+OUTER = frozenset(
+    {"updates", "tasks_per_update", "epochs", "learning_rate", "rates_learning_rate"}
+    | {"clip", "outer_lambda", "gradient_clip"}
+)
+"""Settings that only training reads: another training of the same learner may change these and no others."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ batched matrix product a layer serves all tasks, and what it gives a task does n
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -32,6 +33,13 @@ def header(spec: LearnerSpec, hidden_sizes: tuple[int, ...]) -> Header:
         family=spec.family,
         learner=spec.name,
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Settings as a tensor, made once: every step of a rollout asks for them, and on a GPU each making is a copy."""
+    with torch.inference_mode(False):  # or whoever asks first decides whether autograd may use it
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def flatten(header: Header, observation: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -68,10 +76,11 @@ def forward(header: Header, weights: Tensors, observation: torch.Tensor) -> Gaus
     lead = x.shape[:-1]
     x = x.reshape(lead[0], -1, header.observation_size)
     if not isinstance(header.observation_space, Discrete):
-        x = (x - x.new_tensor(header.observation_shift)) / x.new_tensor(header.observation_scale)
+        shift, scale = (constant(v, x.dtype, x.device) for v in (header.observation_shift, header.observation_scale))
+        x = (x - shift) / scale
     last = len(header.hidden_sizes)
     for i in range(last + 1):
-        x = torch.baddbmm(weights[f"layers.{i}.bias"].unsqueeze(1), x, weights[f"layers.{i}.weight"])
+        x = _linear(x, weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"])
         if i < last:
             x = torch.tanh(x)
     x = x.reshape(*lead, header.action_size)
@@ -79,6 +88,15 @@ def forward(header: Header, weights: Tensors, observation: torch.Tensor) -> Gaus
         return Categorical(x)
     log_std = weights["log_std"].clamp(min=LOG_STD_FLOOR)
     return Gaussian(x, log_std.reshape(lead[0], *(1,) * (len(lead) - 1), header.action_size))
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """[B, n, in] by [B, in, out] -> [B, n, out]."""
+    if weight.shape[-1] == 1:
+        # A batch of one would go to a matrix-vector kernel that rounds otherwise: what a task computes must not depend
+        # on its company.
+        return (x * weight.transpose(1, 2)).sum(-1, keepdim=True) + bias.unsqueeze(1)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
 def initial_weights(

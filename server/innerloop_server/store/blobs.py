@@ -73,13 +73,9 @@ class Blobs:
             if path.name.removesuffix(SUFFIX) in referenced:
                 continue
             with self._lock:
-                status = path.stat()
-                if status.st_mtime < before:
-                    path.unlink()
-                    sizes.append(status.st_size)
-        for path in self._temporary.iterdir():
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+                sizes += _remove_if_older(path, before)
+        for path in list(self._temporary.iterdir()):
+            _remove_if_older(path, before)
         return sizes
 
     def count(self) -> int:
@@ -115,12 +111,11 @@ class Blobs:
                 file.flush()
                 os.utime(file.fileno(), (now, now))
                 os.fsync(file.fileno())
-            if not path.parent.exists():
-                path.parent.mkdir(exist_ok=True)
-                _sync_directory(self._directory)
+            path.parent.mkdir(exist_ok=True)
             with self._lock:
                 temporary.replace(path)
             _sync_directory(path.parent)
+            _sync_directory(self._directory)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -128,7 +123,8 @@ class Blobs:
 
 def is_safetensors(data: bytes) -> bool:
     """Whether ``data`` starts as a safetensors file does: the header's length in 8 little-endian bytes, then that much
-    JSON object. Keeps anything else, a pickle above all, out of the store at no cost."""
+    JSON object. Keeps anything else, a pickle above all, out of the store at no cost.
+    """
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 + length or data[8:9] != b"{":
         return False
@@ -137,6 +133,18 @@ def is_safetensors(data: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _remove_if_older(path: Path, before: float) -> list[int]:
+    """The size of the file if it was removed, else nothing; a file that was renamed away meanwhile is left in peace."""
+    try:
+        status = path.stat()
+        if status.st_mtime >= before:
+            return []
+        path.unlink()
+    except FileNotFoundError:
+        return []
+    return [status.st_size]
 
 
 def _sync_directory(directory: Path) -> None:

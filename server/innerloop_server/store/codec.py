@@ -7,6 +7,7 @@ JSON has none of them.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ def budget_from_json(value: Mapping[str, Any]) -> Budget:
 
 
 def spec_to_json(spec: LearnerSpec) -> Json:
-    """A learner's spec; its settings must hold JSON values."""
+    """A learner's spec. Its settings must hold JSON values; tuples among them become lists."""
     return {
         "name": spec.name,
         "method": spec.method,
@@ -82,7 +83,7 @@ def spec_to_json(spec: LearnerSpec) -> Json:
         "action_scale": list(spec.action_scale),
         "horizon": spec.horizon,
         "baseline": {"kind": spec.baseline.kind, "degree": spec.baseline.degree},
-        "settings": dict(spec.settings),
+        "settings": json.loads(json.dumps(dict(spec.settings), allow_nan=False)),
     }
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from innerloop_server.store.failures import translated
 
@@ -24,7 +24,7 @@ _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_tim
 class Database:
     """A pool of connections shared by the threads of one process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         # NaN is refused rather than written: it is not JSON, and PostgreSQL would not take it.
         dumps = partial(json.dumps, allow_nan=False, separators=(",", ":"))
         self.engine: Engine = create_engine(url, json_serializer=dumps, pool_size=8, max_overflow=32)
@@ -42,7 +42,8 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may write: all of the block or nothing. Not reentrant. Raises what :func:`translated`
-        names."""
+        names.
+        """
         with self._writer, translated(), self.engine.connect() as connection:
             connection.execution_options(**{_WRITES: True})
             with connection.begin():

@@ -101,7 +101,7 @@ class SessionRecord:
     revision: int
     family: str
     simulated: bool
-    task: Task | None
+    task: Task | None = field(compare=False)  # arrays have no one truth value
     options: Mapping[str, Any]
     budget: Budget
     seed: int
@@ -187,6 +187,8 @@ class EvaluationRecord:
     """Why it failed; empty otherwise."""
     created_at: float
     finished_at: float | None
+    request_id: str = ""
+    """Unique for its owner; empty where the caller chose none."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class ScoreRecord:
     guard: bool
     simulator: Simulator
     score: Score
+    greedy: bool = False
+    """The mode of the policy was scored instead of its samples."""
     references: tuple[Reference, ...] = ()
     created_at: float = 0.0
     """Filled in by the store."""

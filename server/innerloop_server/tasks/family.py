@@ -7,6 +7,7 @@ Third-party families arrive through the entry point group ``innerloop.task_famil
 from __future__ import annotations
 
 import abc
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 
 from innerloop.arrays import Array, Arrays, Box, Discrete, Space
 from innerloop_server.domain import Features, Reference, Simulator, Task
-from innerloop_server.errors import InvalidField
+from innerloop_server.errors import InvalidField, PreconditionFailed
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,31 @@ class Extra:
     """Of the extra in pyproject, such as ``mujoco``."""
     modules: tuple[str, ...]
     """Modules that must be importable."""
+    distribution: str = "innerloop"
+    """Whose extra it is."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of ``modules`` that are not installed (looked for, not imported)."""
+        return tuple(module for module in self.modules if importlib.util.find_spec(module) is None)
+
+    @property
+    def hint(self) -> str:
+        """The command that installs it."""
+        return f"pip install '{self.distribution}[{self.name}]'"
+
+    def require(self, family: str) -> None:
+        """Make sure that it is installed.
+
+        Raises:
+            PreconditionFailed: it is not; the message says which module is missing and what to run.
+        """
+        if self.missing:
+            raise PreconditionFailed(
+                f"{family} needs {', '.join(self.missing)}: {self.hint}",
+                reason="EXTRA_MISSING",
+                facts={"family": family, "extra": self.name},
+            )
 
 
 class Family(abc.ABC):
@@ -119,15 +145,25 @@ class Family(abc.ABC):
         """An environment's action for one unit of raw action; empty for Discrete."""
         return () if isinstance(self.action_space, Discrete) else (1.0,) * self.action_space.size
 
-    @abc.abstractmethod
     def sample(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Draw the hidden parameters of one task."""
+        """Draw the hidden parameters of one task; by default independent and uniform over the parameter space."""
+        drawn: dict[str, Array] = {}
+        for name, part in self.parameter_space.spaces.items():
+            if isinstance(part, gymnasium.spaces.Discrete):
+                drawn[name] = np.asarray(rng.integers(part.start, part.start + part.n))
+            elif isinstance(part, gymnasium.spaces.Box) and part.is_bounded():
+                drawn[name] = np.asarray(rng.uniform(part.low, part.high))
+            else:
+                raise TypeError(
+                    f"{name}: {part} has no uniform distribution; {type(self).__name__} must override sample"
+                )
+        return drawn
 
     @abc.abstractmethod
     def make(self, task: Task) -> gymnasium.Env[Any, Any]:
         """The task as a Gymnasium environment, time limit included."""
 
-    def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:
+    def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:  # noqa: ARG002 - the default refuses
         """The tensor-native face of B tasks.
 
         Args:
@@ -166,13 +202,17 @@ class Family(abc.ABC):
             where = f"{field}.{name}"
             if name not in parameters:
                 raise InvalidField(where, f"missing; give a value in {part}")
-            value = np.asarray(parameters[name], dtype=part.dtype)
-            if value.shape != part.shape:
-                raise InvalidField(where, f"has shape {list(value.shape)}, the space is {part}")
-            if not np.all(np.isfinite(value)):
+            given = np.asarray(parameters[name])
+            if given.dtype.kind not in "biuf":
+                raise InvalidField(where, f"is not numeric; give a value in {part}")
+            if given.shape != part.shape:
+                raise InvalidField(where, f"has shape {list(given.shape)}, the space is {part}")
+            if not np.all(np.isfinite(given)):
                 raise InvalidField(where, f"is not finite; give a value in {part}")
-            if not part.contains(value):
-                raise InvalidField(where, f"{value.tolist()} lies outside {part}")
+            with np.errstate(invalid="ignore"):  # a float too large for an integer is caught by the comparison
+                value = given.astype(part.dtype)
+            if np.any(value != given) or not part.contains(value):
+                raise InvalidField(where, f"{given.tolist()} lies outside {part}")
             checked[name] = value
         return checked
 

@@ -1,0 +1,1 @@
+"""The shipped task families. Each is registered in pyproject as a third party's would be."""

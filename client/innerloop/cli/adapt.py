@@ -1,0 +1,113 @@
+"""``innerloop adapt``: from a task to a policy, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from innerloop._core.names import short
+from innerloop.arrays import Discrete
+from innerloop.cli.connection import Connection, connected
+from innerloop.cli.output import parameters
+from innerloop.client import Adaptation, Client
+from innerloop.types import Family, Step, Task
+
+
+@click.command()
+@click.argument("learner", metavar="FAMILY_OR_LEARNER")
+@click.option("--task", "task_name", help="Name of a task, as `innerloop tasks` prints it.")
+@click.option("--param", "params", multiple=True, metavar="NAME=NUMBERS", help="A task of your own: goal=0.3,-0.2.")
+@click.option("--test-index", type=int, help="A task of the test stream. [default: 0]")
+@click.option("--task-seed", default=0, show_default=True, help="Seed of the test stream.")
+@click.option("--steps", type=int, help="Budget of adaptation steps. [default: as in training]")
+@click.option("--episodes", type=int, help="Budget of episodes.")
+@click.option("--seconds", type=float, help="Budget of computing seconds.")
+@click.option("--target-return", type=float, help="Stop when a step's mean return reaches it.")
+@click.option("--episodes-per-step", default=0, help="[default: as in training]")
+@click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step]")
+@click.option("--seed", type=int, help="Seed of all that the session draws.")
+@click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the policy to a file.")
+@connected
+def adapt(
+    connection: Connection,
+    learner: str,
+    task_name: str | None,
+    params: tuple[str, ...],
+    test_index: int | None,
+    task_seed: int,
+    simulator: str | None,
+    save: Path | None,
+    **budget: Any,
+) -> None:
+    """Adapt to one task and keep the policy."""
+    if sum([task_name is not None, bool(params), test_index is not None]) > 1:
+        raise click.UsageError("give one of --task, --param and --test-index")
+    out = connection.output
+    with connection.open() as client:
+        task = _task(client, learner, task_name, params, test_index or 0, task_seed)
+        adaptation = client.adapt(learner, task, simulator=simulator or "", progress=out.live, **budget)
+        with adaptation:
+            _show(connection, adaptation)
+            if save is not None:
+                adaptation.policy().save(save)
+    if save is not None:
+        out.note(f"saved {save}; innerloop.load_policy({str(save)!r}).act(observation) runs it anywhere")
+
+
+def _show(connection: Connection, adaptation: Adaptation) -> None:
+    out = connection.output
+    if out.as_json:
+        out.value({"event": "opened", "opened": adaptation.opened})
+        for step in adaptation:
+            out.value({"event": "step", "step": step})
+        out.value({"event": "adapted", "adapted": adaptation.result()})
+        return
+    opened = adaptation.opened
+    what = f" to {parameters(opened.task.parameters)}" if opened.task and opened.task.parameters else ""
+    out.say(f"{opened.session}: {opened.revision} adapts{what} (seed {opened.seed})")
+    result = adaptation.result()
+    rows = [_row(step) for step in adaptation.steps]
+    out.table(("step", "return before", "after", "KL", "episodes", "seconds", ""), rows)
+    out.say(f"{result.policy.name}: {result.step} steps, ended by {result.end_reason.replace('_', ' ')}")
+
+
+def _row(step: Step) -> tuple[Any, ...]:
+    return (
+        step.number,
+        step.pre_return,
+        step.post_return,
+        step.kl,
+        step.episodes,
+        step.compute_seconds,
+        "guarded: taken back" if step.guarded else "",
+    )
+
+
+def _task(client: Client, learner: str, name: str | None, params: tuple[str, ...], index: int, seed: int) -> Task | str:
+    if name is not None:
+        return name
+    family = client.learner(learner).family
+    if not params:
+        return client.sample_tasks(family, "test", seed, 1, index)[0]
+    described = client.family(family)
+    return Task(family, dict(_parameter(described, text) for text in params))
+
+
+def _parameter(family: Family, text: str) -> tuple[str, Any]:
+    name, equals, numbers = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--param {text}: write NAME=NUMBER, or NAME=NUMBER,NUMBER,...")
+    space = family.parameter_space.get(name)
+    if space is None:
+        known = ", ".join(family.parameter_space)
+        raise click.UsageError(f"{short(family.name)} has no parameter {name}; it has {known}")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--param {text}: {numbers} is not a list of numbers") from None
+    if isinstance(space, Discrete):
+        return name, int(values[0])
+    return name, values if space.shape else values[0]

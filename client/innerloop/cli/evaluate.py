@@ -1,0 +1,91 @@
+"""``innerloop evaluate`` and ``innerloop scores``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from rich.progress import Progress
+
+from innerloop._core.names import short
+from innerloop.cli.connection import Connection, connected
+from innerloop.cli.output import Output
+from innerloop.cli.tasks import SPLITS
+from innerloop.client import EvaluationRun
+from innerloop.types import Score
+
+COLUMNS = ("k", "mean", "95 % low", "high", "IQM", "gap closed", "tasks", "episodes")
+
+
+@click.command()
+@click.argument("learner", metavar="FAMILY_OR_LEARNER")
+@click.option("--split", type=SPLITS, default="test", show_default=True, help="Which stream of tasks.")
+@click.option("--tasks", default=100, show_default=True, help="How many tasks.")
+@click.option("--task-seed", default=0, show_default=True, help="Seed of the stream of tasks.")
+@click.option("--steps", type=int, help="Adaptation steps. [default: as in training]")
+@click.option("--episodes-per-step", default=0, help="[default: as in training]")
+@click.option("--evaluation-episodes", default=0, help="Fresh episodes at each k. [default: 20]")
+@click.option("--seed", default=0, show_default=True, help="Seed of all else that is drawn.")
+@click.option("--guard/--no-guard", default=None, help="[default: from 20 episodes a step]")
+@click.option("--greedy", is_flag=True, help="Score the mode of the policy instead of its samples.")
+@click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
+@connected
+def evaluate(connection: Connection, learner: str, simulator: str | None, **plan: Any) -> None:
+    """Score a learner on held-out tasks, after each adaptation step."""
+    out = connection.output
+    with connection.open() as client:
+        run = client.evaluate(learner, simulator=simulator or "", **plan)
+        _follow(run, out)
+        done = run.evaluation
+    if out.as_json:
+        out.value(done)
+        return
+    _print(out, done.scores, f"{done.name}: {done.plan.learner} on {done.plan.tasks} {done.plan.split} tasks")
+    for reference in done.references:
+        out.say(f"{reference.name}: {reference.value:.2f} ({reference.source})")
+
+
+@click.command()
+@click.option("--family", default="", help="Of this family alone.")
+@click.option("--learner", default="", help="Of this learner or revision alone.")
+@click.option("--k", type=int, help="After so many adaptation steps alone.")
+@connected
+def scores(connection: Connection, family: str, learner: str, k: int | None) -> None:
+    """Show the scores that were measured so far."""
+    out = connection.output
+    with connection.open() as client:
+        found = client.scores(family=family, learner=learner, k=k)
+    if out.as_json:
+        out.value(found)
+        return
+    rows = [(short(s.revision), s.split, *_row(s)) for s in found]
+    out.table(("revision", "split", *COLUMNS), rows)
+
+
+def _follow(run: EvaluationRun, out: Output) -> None:
+    if not out.live:
+        run.result()
+        return
+    with Progress(console=out.console) as bars:
+        bar = bars.add_task(run.name, total=None)
+        for evaluation in run.follow():
+            bars.update(bar, total=evaluation.units_total, completed=evaluation.units_done)
+
+
+def _print(out: Output, found: Sequence[Score], title: str) -> None:
+    out.table(COLUMNS, [_row(s) for s in found], title)
+
+
+def _row(score: Score) -> tuple[Any, ...]:
+    closed = "" if score.gap_closed is None else f"{100 * score.gap_closed:.1f} %"
+    return (
+        score.k,
+        score.mean,
+        score.low,
+        score.high,
+        score.interquartile_mean,
+        closed,
+        score.tasks,
+        score.episodes,
+    )

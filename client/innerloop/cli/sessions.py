@@ -1,0 +1,26 @@
+"""``innerloop sessions``."""
+
+from __future__ import annotations
+
+import click
+
+from innerloop.cli.connection import Connection, connected
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--cancel", is_flag=True, help="End it and remove all that it held.")
+@connected
+def sessions(connection: Connection, name: str | None, cancel: bool) -> None:
+    """List your sessions; or show or cancel one."""
+    if name is None and cancel:
+        raise click.UsageError("--cancel needs the NAME of a session")
+    out = connection.output
+    with connection.open() as client:
+        one = client.cancel if cancel else client.session
+        found = client.sessions() if name is None else [one(name)]
+    if out.as_json:
+        out.value(found if name is None else found[0])
+        return
+    rows = [(s.name, s.state, s.revision, s.step, s.episodes, s.attached, s.lease_expire_time, s.policy) for s in found]
+    out.table(("session", "state", "revision", "step", "episodes", "attached", "lease until", "policy"), rows)

@@ -1,0 +1,181 @@
+"""From the rows that a client reports to complete episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from innerloop.arrays import Array
+from innerloop_server.adaptation.messages import Observe, Trajectories
+from innerloop_server.adaptation.orders import Acted
+from innerloop_server.domain import Experience
+from innerloop_server.errors import Exhausted, InvalidField
+
+MOST_PENDING_STEPS = 1_000_000
+"""Environment steps that may wait for an adaptation step, per session."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One complete episode of T steps."""
+
+    observations: Array
+    """[T, *O] float32."""
+    actions: Array
+    """[T, A] float32 or [T] int64, raw."""
+    rewards: Array
+    """[T] float32."""
+    log_probs: Array
+    """[T] float32; NaN where unknown."""
+    bootstrap: bool
+    """It was cut before its end, and goes on from ``final_observation``."""
+    final_observation: Array
+    """[*O] float32."""
+
+
+@dataclass
+class _OpenEpisode:
+    observations: list[Array] = field(default_factory=list)
+    actions: list[Array] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+
+class EpisodeBook:
+    """The episodes of one client-owned session: open ones by row, complete ones in order. Owned by the session."""
+
+    def __init__(self, horizon: int) -> None:
+        """Args:
+        horizon: of the learner's family; an episode cut exactly there ends there, with nothing to bootstrap from.
+        """
+        self._horizon = horizon
+        self._open: dict[int, _OpenEpisode] = {}
+        self._complete: list[Episode] = []
+        self._steps = 0
+
+    @property
+    def pending(self) -> int:
+        """Complete episodes that wait for the next step."""
+        return len(self._complete)
+
+    def report(self, message: Observe) -> None:
+        """Take in what the rows did since their last actions.
+
+        Raises:
+            Exhausted: too much waits for a step.
+        """
+        for i, row in enumerate(message.row_ids):
+            episode = self._open.get(row)
+            if episode is None:
+                continue  # the row's first message: there was no action to reward
+            episode.rewards.append(float(message.rewards[i]))
+            terminated, truncated = bool(message.terminated[i]), bool(message.truncated[i])
+            if terminated or truncated:
+                del self._open[row]
+                self._close(episode, truncated and not terminated, message.final_observations[i])
+            elif message.report_only:
+                del self._open[row]
+
+    def acted(self, message: Observe, acted: Acted) -> None:
+        """Take in the actions that the rows were given."""
+        for i, row in enumerate(message.row_ids):
+            episode = self._open.setdefault(row, _OpenEpisode())
+            episode.observations.append(message.observations[i])
+            episode.actions.append(acted.raw_actions[i])
+            episode.log_probs.append(float(acted.log_probs[i]))
+
+    def add(self, message: Trajectories) -> None:
+        """Take in whole episodes.
+
+        Raises:
+            Exhausted: too much waits for a step.
+        """
+        self._reserve(int(message.lengths.sum()))
+        for i, length in enumerate(message.lengths.tolist()):
+            if message.log_probs is None:
+                log_probs = np.full(length, np.nan, np.float32)
+            else:
+                log_probs = message.log_probs[i, :length]
+            self._complete.append(
+                Episode(
+                    observations=message.observations[i, :length],
+                    actions=message.raw_actions[i, :length],
+                    rewards=message.rewards[i, :length],
+                    log_probs=log_probs,
+                    bootstrap=bool(message.truncated[i]) and length != self._horizon,
+                    final_observation=message.final_observations[i],
+                )
+            )
+
+    def complete(self) -> tuple[Episode, ...]:
+        """The complete episodes, oldest first."""
+        return tuple(self._complete)
+
+    def drop(self, n: int) -> None:
+        """Forget the ``n`` oldest complete episodes: a durable step has learned from them."""
+        self._steps -= sum(len(episode.rewards) for episode in self._complete[:n])
+        del self._complete[:n]
+
+    def drop_open(self) -> None:
+        """Forget the open episodes: after a lost stream the client restarts them."""
+        self._open.clear()
+
+    def _close(self, episode: _OpenEpisode, truncated: bool, final_observation: Array) -> None:
+        length = len(episode.rewards)
+        self._reserve(length)
+        self._complete.append(
+            Episode(
+                observations=np.stack(episode.observations),
+                actions=np.stack(episode.actions),
+                rewards=np.asarray(episode.rewards, np.float32),
+                log_probs=np.asarray(episode.log_probs, np.float32),
+                bootstrap=truncated and length != self._horizon,
+                final_observation=final_observation,
+            )
+        )
+
+    def _reserve(self, steps: int) -> None:
+        if self._steps + steps > MOST_PENDING_STEPS:
+            raise Exhausted(
+                f"{self._steps} environment steps wait for an adaptation step, {MOST_PENDING_STEPS} may; send advance",
+                reason="PENDING_EXPERIENCE",
+                retry_after_seconds=None,
+            )
+        self._steps += steps
+
+
+def stack(episodes: Sequence[Episode]) -> tuple[Experience[Array], Array]:
+    """Complete episodes as one padded batch of one task.
+
+    Returns:
+        (experience with B = 1 and T the longest episode, [N] undiscounted returns in float64).
+
+    Raises:
+        InvalidField: there are none.
+    """
+    if not episodes:
+        raise InvalidField("experience", "there is no episode to stack")
+    longest = max(len(episode.rewards) for episode in episodes)
+
+    def padded(arrays: Sequence[Array]) -> Array:
+        out = np.zeros((1, len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
+        for i, array in enumerate(arrays):
+            out[0, i, : len(array)] = array
+        return out
+
+    bootstrap = np.array([[episode.bootstrap for episode in episodes]])
+    final = np.stack([episode.final_observation for episode in episodes])[None]
+    experience = Experience(
+        observations=padded([episode.observations for episode in episodes]),
+        actions=padded([episode.actions for episode in episodes]),
+        rewards=padded([episode.rewards for episode in episodes]),
+        log_probs=padded([episode.log_probs for episode in episodes]),
+        lengths=np.array([[len(episode.rewards) for episode in episodes]], np.int64),
+        bootstrap=bootstrap,
+        final_observations=np.where(bootstrap.reshape(1, -1, *(1,) * (final.ndim - 2)), final, 0).astype(np.float32),
+        time_offset=np.zeros((1, len(episodes)), np.int64),
+    )
+    returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
+    return experience, returns

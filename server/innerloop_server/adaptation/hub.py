@@ -1,0 +1,350 @@
+"""The sessions of a server: opens, resumes, lists and ends them. One owner: the gateway's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from innerloop_server.adaptation import budget
+from innerloop_server.adaptation.engine import Engine
+from innerloop_server.adaptation.guard import MINIMUM_EPISODES
+from innerloop_server.adaptation.journal import JournalWriter
+from innerloop_server.adaptation.messages import (
+    Adapted,
+    AdaptedReply,
+    Draining,
+    EndReason,
+    Open,
+    Opened,
+    ServerMessage,
+    StepTaken,
+)
+from innerloop_server.adaptation.orders import Attach, RevisionRef
+from innerloop_server.adaptation.session import LiveSession, Options, Parked
+from innerloop_server.domain import LearnerSpec, SessionState, Simulator
+from innerloop_server.errors import InnerloopError, InvalidField, PreconditionFailed, Unavailable
+from innerloop_server.settings import Settings
+from innerloop_server.store.records import NewSession, SessionRecord
+from innerloop_server.store.store import Store
+from innerloop_server.tasks.registry import Registry
+
+SWEEP_SECONDS = 5.0
+"""How often leases are renewed on disk and expired sessions ended."""
+COLLECT_SECONDS = 300.0
+"""How often what nobody refers to is removed."""
+LEASE_SECONDS = (1.0, 7 * 86_400.0)
+"""Shortest and longest lease."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A finished session that a client comes back to: all there is to say, with nothing attached."""
+
+    messages: tuple[ServerMessage, ...]
+
+
+class SessionHub:
+    """All sessions of a server."""
+
+    def __init__(self, engine: Engine, store: Store, registry: Registry, settings: Settings) -> None:
+        """Args:
+        engine: runs the orders.
+        store: keeps the records.
+        registry: where families are looked up.
+        settings: leases and limits.
+        """
+        self._engine = engine
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+        self._journal = JournalWriter(store)
+        self._live: dict[str, LiveSession] = {}
+        self._parked: dict[str, Parked] = {}
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._draining = False
+
+    def start(self) -> None:
+        """Begin to look after leases."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Let go of every session; all stay resumable."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+        for live in list(self._live.values()):
+            live.fail(Unavailable("the server is shutting down; resume the session when it is back"))
+            await self.leave(live)
+
+    async def drain(self, remaining_seconds: float) -> None:
+        """Take no new sessions, and tell every stream."""
+        self._draining = True
+        for live in list(self._live.values()):
+            await live.announce(Draining(remaining_seconds))
+
+    def engine_lost(self) -> None:
+        """The engine's process has died: every stream ends, and its client resumes."""
+        for live in self._live.values():
+            live.fail(Unavailable("the engine is restarting; resume the session"))
+
+    @property
+    def attached(self) -> int:
+        """Sessions with a stream."""
+        return len(self._live)
+
+    def is_attached(self, session_id: str) -> bool:
+        """Whether a stream is attached to a session now."""
+        return session_id in self._live
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    async def open(self, owner: str, message: Open) -> LiveSession | Ended:
+        """Open a session, or come back to the one that was opened with the same ``request_id``.
+
+        Raises:
+            InvalidField: a field that cannot be.
+            NotFound: no such learner or revision.
+            PreconditionFailed: the learner has no champion yet.
+            Exhausted: a quota, or no room on the device.
+            Unavailable: the server is draining, or the engine restarting.
+        """
+        self._refuse_when_draining()
+        new, ref = await self._opening(owner, message)
+        limit = self._settings.limits.sessions_per_owner
+        record, fresh = await asyncio.to_thread(self._store.create_session, new, limit)
+        if not fresh:
+            return await self.resume(owner, record.id, 0, sequence=1)
+        async with self._lock(record.id):
+            try:
+                return await self._attach(record, ref, sequence=1, last_step=0)
+            except InnerloopError:
+                if not message.request_id:  # nobody could ever come back to it
+                    await asyncio.to_thread(self._store.cancel_session, record.id)
+                raise
+
+    async def resume(self, owner: str, session_id: str, last_step: int, sequence: int = 0) -> LiveSession | Ended:
+        """Come back to a session; a stream that is still attached to it ends.
+
+        Raises:
+            NotFound: there is none, or it is somebody else's.
+            InvalidField: ``last_step`` lies after the last durable step.
+            PreconditionFailed: it was cancelled, or its lease has ended.
+            Exhausted: no room on the device.
+            Unavailable: the server is draining, or the engine restarting.
+        """
+        self._refuse_when_draining()
+        await asyncio.to_thread(self._store.get_session, session_id, owner)
+        async with self._lock(session_id):
+            if (live := self._live.get(session_id)) is not None:
+                live.fail(PreconditionFailed("another stream resumed this session", reason="TAKEN_OVER"))
+                await self._let_go(live)
+            record = await asyncio.to_thread(self._store.get_session, session_id, owner)
+            if last_step > record.step:
+                raise InvalidField("resume.last_step", f"{last_step} is after the last durable step, {record.step}")
+            if record.state is SessionState.FINISHED:
+                return await self._ended(record, last_step, sequence)
+            if record.state is not SessionState.ACTIVE:
+                raise PreconditionFailed(
+                    f"the session is over: {record.state}", reason="SESSION_ENDED", facts={"state": record.state}
+                )
+            await asyncio.to_thread(self._store.touch, [session_id])
+            record = await asyncio.to_thread(self._store.get_session, session_id, owner)
+            ref = await self.revision(record.learner_id, record.revision)
+            return await self._attach(record, ref, sequence, last_step)
+
+    async def leave(self, live: LiveSession) -> None:
+        """A stream has ended. What its session held is free at once; the session stays."""
+        self._engine.detach(live.key)
+        async with self._lock(live.record.id):
+            if self._live.get(live.record.id) is live:
+                await self._let_go(live)
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    async def cancel(self, owner: str, session_id: str) -> SessionRecord:
+        """End a session, with all that it held. Nothing happens to one that has ended.
+
+        Raises:
+            NotFound: there is none, or it is somebody else's.
+        """
+        record = await asyncio.to_thread(self._store.get_session, session_id, owner)
+        async with self._lock(session_id):
+            if (live := self._live.get(session_id)) is not None:
+                live.fail(PreconditionFailed("the session was cancelled", reason="SESSION_ENDED"))
+                await self._let_go(live)
+            self._parked.pop(session_id, None)
+            record = await asyncio.to_thread(self._store.get_session, session_id, owner)
+            if record.state is not SessionState.ACTIVE:
+                return record
+            return await asyncio.to_thread(self._store.cancel_session, session_id, owner, EndReason.CANCELLED)
+
+    async def revision(self, learner_id: str, number: int | None) -> RevisionRef:
+        """A revision as the engine needs it; ``None``: the champion.
+
+        Raises:
+            NotFound: no such learner or revision.
+            PreconditionFailed: no revision was promoted yet.
+        """
+        learner = await asyncio.to_thread(self._store.get_learner, learner_id)
+        if number is None:
+            number = learner.champion
+        if number is None:
+            raise PreconditionFailed(
+                f"learner {learner_id} has no champion yet; train it, or name one of its revisions",
+                reason="NO_CHAMPION",
+                facts={"learner": learner_id},
+            )
+        revision = await asyncio.to_thread(self._store.get_revision, learner_id, number)
+        path = self._store.blob_path(revision.blob)
+        return RevisionRef(f"learners/{learner_id}/revisions/{number}", revision.blob, str(path), learner.spec)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _opening(self, owner: str, message: Open) -> tuple[NewSession, RevisionRef]:
+        """Check an ``open`` and fill in what it left to the server."""
+        ref = await self.revision(message.learner, message.revision)
+        spec = ref.spec
+        simulated = message.task is not None
+        simulator = self._simulator(message, spec)
+        budget.check(message.budget, self._settings.limits, simulated=simulated)
+        most = self._settings.limits.episodes_per_step
+        if not 0 <= message.episodes_per_step <= most:
+            raise InvalidField("open.episodes_per_step", f"{message.episodes_per_step} is not in 0 to {most}")
+        lease = self._settings.lease_seconds if message.lease_seconds is None else message.lease_seconds
+        if not LEASE_SECONDS[0] <= lease <= LEASE_SECONDS[1]:
+            raise InvalidField("open.lease", f"{lease} s is not in {LEASE_SECONDS[0]:g} to {LEASE_SECONDS[1]:g} s")
+        episodes = message.episodes_per_step
+        if simulated and not episodes:
+            episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
+        guard = message.guard if message.guard is not None else not 0 < episodes < MINIMUM_EPISODES
+        new = NewSession(
+            owner=owner,
+            learner_id=message.learner,
+            revision=int(ref.name.rpartition("/")[2]),
+            family=spec.family,
+            simulated=simulated,
+            task=message.task,
+            budget=message.budget,
+            seed=secrets.randbits(63) if message.seed is None else message.seed,
+            lease_seconds=lease,
+            request_id=message.request_id,
+            options={
+                "simulator": simulator,
+                "episodes_per_step": episodes,
+                "guard": guard,
+                "policy_in_steps": message.policy_in_steps,
+            },
+        )
+        return new, ref
+
+    def _simulator(self, message: Open, spec: LearnerSpec) -> Simulator | None:
+        if message.task is None:
+            return None
+        if message.task.family != spec.family:
+            raise InvalidField(
+                "open.task.family", f"{message.task.family} is not {spec.family}, which {spec.name} was trained on"
+            )
+        simulators = self._registry.get(spec.family).simulators
+        simulator = message.simulator or simulators[0]
+        if simulator not in simulators:
+            raise InvalidField("open.simulator", f"{spec.family} runs on {', '.join(simulators)} only")
+        return simulator
+
+    async def _attach(self, record: SessionRecord, ref: RevisionRef, sequence: int, last_step: int) -> LiveSession:
+        options = Options.of(record)
+        snapshot = await asyncio.to_thread(self._store.state_of, record.id) if record.step else None
+        key = self._engine.new_key()
+        simulator = record.options["simulator"]
+        attached = await self._engine.attach(
+            Attach(
+                key=key,
+                revision=ref,
+                seed=record.seed,
+                episodes_per_step=options.episodes_per_step,
+                guard=options.guard,
+                task=record.task,
+                simulator=Simulator(simulator) if simulator else None,
+                snapshot=snapshot or b"",
+                number=record.step,
+            )
+        )
+        live = LiveSession(
+            record,
+            key,
+            ref.spec,
+            engine=self._engine,
+            store=self._store,
+            journal=self._journal,
+            parked=self._parked.pop(record.id, None),
+        )
+        self._live[record.id] = live
+        live.start(sequence, last_step, attached.policy)
+        return live
+
+    async def _let_go(self, live: LiveSession) -> None:
+        del self._live[live.record.id]
+        parked = await live.close()
+        if live.record.state is SessionState.ACTIVE:
+            if parked is not None:
+                self._parked[live.record.id] = parked
+            await asyncio.to_thread(self._store.touch, [live.record.id])
+
+    async def _ended(self, record: SessionRecord, last_step: int, sequence: int) -> Ended:
+        steps = await asyncio.to_thread(self._store.steps_after, record.id, last_step)
+        reply = await asyncio.to_thread(self._store.final_reply, record.id)
+        if reply is None:
+            raise PreconditionFailed(
+                f"the session finished long ago; its policy is policies/{record.policy_id}", reason="SESSION_ENDED"
+            )
+        adapted = AdaptedReply.from_bytes(reply)
+        policy = await asyncio.to_thread(self._store.get_policy, adapted.policy_id, record.owner)
+        return Ended(
+            (
+                Opened(sequence, record, max(1, record.last_sequence) + 1, 0),
+                *(StepTaken.from_bytes(step.reply) for step in steps),
+                Adapted(adapted.sequence, policy, EndReason(adapted.end_reason), adapted.step),
+            )
+        )
+
+    def _refuse_when_draining(self) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down; try again when it is back")
+
+    @asynccontextmanager
+    async def _lock(self, session_id: str) -> AsyncIterator[None]:
+        """One thing at a time for a session: attaching, letting go, ending."""
+        lock, users = self._locks.get(session_id, (asyncio.Lock(), 0))
+        self._locks[session_id] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[session_id]
+            if users == 1:
+                del self._locks[session_id]
+            else:
+                self._locks[session_id] = (lock, users - 1)
+
+    async def _sweep(self) -> None:
+        """Renew the leases of attached sessions on disk, end expired ones, collect what nobody refers to."""
+        collected = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await asyncio.to_thread(self._store.touch, list(self._live))
+                for session_id in await asyncio.to_thread(self._store.expire):
+                    self._parked.pop(session_id, None)
+                    log.info("session expired", session=session_id)
+                if asyncio.get_running_loop().time() - collected >= COLLECT_SECONDS:
+                    collected = asyncio.get_running_loop().time()
+                    await asyncio.to_thread(self._store.collect)
+            except InnerloopError as error:
+                log.warning("housekeeping failed", error=error.message)

@@ -1,0 +1,192 @@
+"""What an adaptation step is, said once, for every simulator and any company.
+
+A step is a generator: it yields what it needs next (:class:`RolloutNeed`, :class:`AdaptNeed`), is sent the outcome, and
+returns the resident state after it. It computes nothing itself; whoever drives it may serve the same kind of need of
+many sessions in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from innerloop.arrays import Array
+from innerloop_server.adaptation.guard import Guard, Verdict, judge
+from innerloop_server.adaptation.orders import RevisionRef
+from innerloop_server.adaptation.rollout import Rollout
+from innerloop_server.domain import Experience, Simulator, Task
+from innerloop_server.learners.learner import Learner, Tensors
+
+
+@dataclass(frozen=True)
+class LoadedRevision:
+    """A revision on the device."""
+
+    ref: RevisionRef
+    learner: Learner
+    meta: Tensors
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One session's adaptation state on the device, and all that its next step depends on."""
+
+    revision: LoadedRevision
+    seed: int
+    episodes_per_step: int
+    task: Task | None
+    simulator: Simulator | None
+    state: Tensors
+    """[1, ...] each."""
+    best: Tensors
+    """The guard's best state; the same object as ``state`` where that is the best."""
+    guard: Guard
+    number: int
+    """Steps taken."""
+    phase: int = 0
+    """0: the state came from an update. 1: the session went back to it, so its next episodes must be fresh ones."""
+    carry: Rollout | None = None
+    """Episodes already sampled with ``state``; drawn again from the same streams when lost."""
+
+
+@dataclass(frozen=True)
+class RolloutNeed:
+    """Fresh episodes of one task with one state."""
+
+    resident: Resident
+    state: Tensors
+    episodes: int
+    counters: tuple[int, int]
+    """(adaptation steps behind the state, phase): names the streams together with the session's seed."""
+    evaluation: bool = False
+    greedy: bool = False
+
+
+@dataclass(frozen=True)
+class AdaptNeed:
+    """One inner update."""
+
+    resident: Resident
+    state: Tensors
+    experience: Experience[torch.Tensor]
+    rate_scale: float
+
+
+@dataclass(frozen=True)
+class ActNeed:
+    """Actions for R rows of a client's environments."""
+
+    resident: Resident
+    observations: Array
+    """[R, *O]."""
+    counters: tuple[int, ...]
+
+
+Need = RolloutNeed | AdaptNeed | ActNeed
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Outcome of an :class:`AdaptNeed`."""
+
+    state: Tensors
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step did."""
+
+    resident: Resident
+    """After the step."""
+    pre_return: float
+    post_return: float | None
+    guarded: bool
+    episodes: int
+    metrics: Mapping[str, float]
+
+
+Step = Generator[RolloutNeed | AdaptNeed, Rollout | Updated, Taken]
+
+NO_UPDATE: Mapping[str, float] = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
+
+
+def simulated_step(resident: Resident) -> Step:
+    """One step of a session whose episodes we run.
+
+    The update is judged at once: the episodes sampled after it are the next step's data, and show whether the return
+    fell. If it did, the step is taken back and counted as guarded; the next one samples afresh.
+    """
+    sampled = 0
+    before = resident.carry
+    if before is None:
+        counters = (resident.number, resident.phase)
+        before = _rollout((yield RolloutNeed(resident, resident.state, resident.episodes_per_step, counters)))
+        sampled += resident.episodes_per_step
+    pre_return = mean_return(before)
+    guard, _ = judge(resident.guard, pre_return)
+    updated = _updated((yield AdaptNeed(resident, resident.state, before.experience, guard.rate_scale)))
+    counters = (resident.number + 1, 0)
+    after = _rollout((yield RolloutNeed(resident, updated.state, resident.episodes_per_step, counters)))
+    sampled += resident.episodes_per_step
+    post_return = mean_return(after)
+    guard, verdict = judge(guard.moved(), post_return)
+    if verdict is Verdict.BACK:
+        now = replace(resident, guard=guard, number=resident.number + 1, phase=1, carry=None)
+    else:
+        now = replace(
+            resident,
+            state=updated.state,
+            best=updated.state,
+            guard=guard,
+            number=resident.number + 1,
+            phase=0,
+            carry=after,
+        )
+    return Taken(now, pre_return, post_return, verdict is Verdict.BACK, sampled, updated.metrics)
+
+
+def client_step(resident: Resident, experience: Experience[torch.Tensor], returns: Array) -> Step:
+    """One step of a session whose client ran the episodes.
+
+    The episodes judge the update before them: if the return fell, the step goes back to the best state and makes no
+    update; the client's next episodes come from that one.
+
+    Args:
+        resident: before.
+        experience: B = 1, on the device.
+        returns: [N] undiscounted.
+    """
+    pre_return = float(returns.mean())
+    episodes = len(returns)
+    guard, verdict = judge(resident.guard, pre_return)
+    if verdict is Verdict.BACK:
+        now = replace(resident, state=resident.best, guard=guard, number=resident.number + 1, phase=1)
+        return Taken(now, pre_return, None, True, episodes, NO_UPDATE)
+    updated = _updated((yield AdaptNeed(resident, resident.state, experience, guard.rate_scale)))
+    now = replace(
+        resident,
+        state=updated.state,
+        best=resident.state,
+        guard=guard.moved(),
+        number=resident.number + 1,
+        phase=0,
+    )
+    return Taken(now, pre_return, None, False, episodes, updated.metrics)
+
+
+def mean_return(rollout: Rollout) -> float:
+    """Mean undiscounted return, in float64 on the host, so that company and device order cannot change it."""
+    return float(rollout.returns.detach().cpu().numpy().astype("float64").mean())
+
+
+def _rollout(outcome: Rollout | Updated) -> Rollout:
+    assert isinstance(outcome, Rollout)
+    return outcome
+
+
+def _updated(outcome: Rollout | Updated) -> Updated:
+    assert isinstance(outcome, Updated)
+    return outcome

@@ -1,0 +1,176 @@
+"""The computing: needs of one kind and one shape, served as one batch of tensors.
+
+Every function takes needs that :func:`group_key` finds alike. Randomness comes from each session's own streams, arrays
+are padded by each session's own lengths, and the batched kernels compute a task's rows as if it were alone; so on the
+CPU with one thread what a session gets does not depend on its company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from innerloop.arrays import Array
+from innerloop.policy import draw_noise
+from innerloop_server.adaptation import states
+from innerloop_server.adaptation.inner_loop import ActNeed, AdaptNeed, LoadedRevision, Need, RolloutNeed, Updated
+from innerloop_server.adaptation.orders import Acted
+from innerloop_server.adaptation.rollout import Noise, Rollout, bucket, draw, environment_action, rollout, trim
+from innerloop_server.domain import Experience, Task
+from innerloop_server.learners.learner import Input, Tensors
+from innerloop_server.streams import Purpose, stream
+from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.sampling import stack_parameters
+
+STEPS_IN_A_BATCH = 131_072
+"""Environment steps (B x N x T) that one batch computes at most: past it stacking only costs cache."""
+
+_ADAPTATION = (Purpose.RESET, Purpose.ACTION)
+_EVALUATION = (Purpose.EVALUATION_RESET, Purpose.EVALUATION_ACTION)
+
+
+def group_key(need: Need) -> Hashable:
+    """Needs with equal keys can be served as one batch: same revision, phase and shapes."""
+    revision = need.resident.revision.ref.hash
+    if isinstance(need, RolloutNeed):
+        task = need.resident.task
+        return ("rollout", revision, task.family if task else "", need.episodes, need.greedy, need.evaluation)
+    if isinstance(need, AdaptNeed):
+        return ("adapt", revision, need.experience.rewards.shape[1], _capacity(need))
+    return ("act", revision, need.observations.shape)
+
+
+def weight(need: Need) -> int:
+    """Environment steps that a need adds to a batch."""
+    if isinstance(need, RolloutNeed):
+        return need.episodes * need.resident.revision.learner.spec.horizon
+    if isinstance(need, AdaptNeed):
+        return int(need.experience.rewards.shape[1]) * _capacity(need)
+    return len(need.observations)
+
+
+def roll_out(needs: Sequence[RolloutNeed], family: Family, device: torch.device) -> list[Rollout]:
+    """Whole episodes on the family's tensor-native face, one rollout a need."""
+    revision = needs[0].resident.revision
+    tasks = [_task(need) for need in needs]
+    batch = family.batch(stack_parameters(tasks), device)
+    noises = [
+        draw(
+            revision.learner.spec,
+            [need.resident.seed],
+            *need.counters,
+            episodes=need.episodes,
+            reset_uniforms=batch.reset_uniforms,
+            purposes=_EVALUATION if need.evaluation else _ADAPTATION,
+        )
+        for need in needs
+    ]
+    noise = Noise(_concatenate([n.resets for n in noises]), _concatenate([n.actions for n in noises]))
+    state = states.stack([need.state for need in needs])
+    whole = rollout(revision.learner, revision.meta, state, batch, noise, greedy=needs[0].greedy)
+    return [
+        Rollout(experience, returns)
+        for experience, returns in zip(
+            _split_experience(whole.experience, len(needs)), whole.returns.chunk(len(needs)), strict=True
+        )
+    ]
+
+
+def adapt(needs: Sequence[AdaptNeed]) -> list[Updated]:
+    """One inner update, one outcome a need."""
+    revision = needs[0].resident.revision
+    capacity = _capacity(needs[0])
+    experience = _stack_experience([trim(need.experience, capacity) for need in needs])
+    state = states.stack([need.state for need in needs])
+    device = experience.rewards.device
+    scale = torch.tensor([need.rate_scale for need in needs], dtype=torch.float32, device=device)
+    after, metrics = revision.learner.adapt(revision.meta, state, experience, scale)
+    host = {name: value.detach().cpu().tolist() for name, value in metrics.items()}
+    return [
+        Updated(part, {name: float(values[i]) for name, values in host.items()})
+        for i, part in enumerate(states.split(after, len(needs)))
+    ]
+
+
+@torch.no_grad()
+def act(needs: Sequence[ActNeed], keys: Sequence[int]) -> list[Acted]:
+    """Actions for the rows of each need."""
+    revision = needs[0].resident.revision
+    learner, spec = revision.learner, revision.learner.spec
+    device = next(iter(needs[0].resident.state.values())).device
+    observations = torch.from_numpy(np.stack([need.observations for need in needs])).to(device)
+    rows = needs[0].observations.shape[0]
+    noise = np.stack(
+        [
+            draw_noise(spec.action_space, stream(need.resident.seed, Purpose.OBSERVE, *need.counters), (rows,))
+            for need in needs
+        ]
+    )
+    state = states.stack([need.resident.state for need in needs])
+    distribution, _ = learner.act(revision.meta, state, Input(observations))
+    raw = distribution.sample(torch.from_numpy(noise).to(device))
+    log_probs = distribution.log_prob(raw).cpu().numpy()
+    actions = environment_action(spec, raw).cpu().numpy()
+    host = raw.cpu().numpy()
+    return [Acted(key, actions[i], host[i], log_probs[i]) for i, key in enumerate(keys)]
+
+
+def to_device(
+    experience: Experience[Array], revision: LoadedRevision, state: Tensors, device: torch.device
+) -> Experience[torch.Tensor]:
+    """A client's episodes on the device, with log-probabilities filled in where the client sent none (NaN)."""
+    tensors = Experience(
+        **{name: torch.from_numpy(np.ascontiguousarray(value)).to(device) for name, value in vars(experience).items()}
+    )
+    unknown = torch.isnan(tensors.log_probs)
+    if not bool(unknown.any()):
+        return tensors
+    b, n, t = tensors.rewards.shape
+    flat = tensors.observations.reshape(b, n * t, *tensors.observations.shape[3:])
+    with torch.no_grad():
+        distribution, _ = revision.learner.act(revision.meta, state, Input(flat))
+        computed = distribution.log_prob(tensors.actions.reshape(b, n * t, *tensors.actions.shape[3:])).reshape(b, n, t)
+    real = torch.arange(t, device=device) < tensors.lengths[..., None]
+    known = torch.where(unknown, computed, tensors.log_probs)
+    return replace(tensors, log_probs=torch.where(real, known, torch.zeros_like(known)))
+
+
+def to_host(experience: Experience[torch.Tensor]) -> Experience[Array]:
+    """The same episodes in numpy."""
+    return _map(experience, lambda x: x.detach().cpu().numpy())
+
+
+def _capacity(need: AdaptNeed) -> int:
+    horizon = int(need.experience.rewards.shape[2])
+    longest = int(need.experience.lengths.max()) if need.experience.lengths.numel() else 0
+    return bucket(longest, horizon)
+
+
+def _task(need: RolloutNeed) -> Task:
+    task = need.resident.task
+    assert task is not None  # a client-owned session never asks for a rollout
+    return task
+
+
+def _concatenate(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _split_experience(experience: Experience[torch.Tensor], n: int) -> list[Experience[torch.Tensor]]:
+    if n == 1:
+        return [experience]
+    parts = {name: value.chunk(n) for name, value in vars(experience).items()}
+    return [Experience(**{name: part[i] for name, part in parts.items()}) for i in range(n)]
+
+
+def _stack_experience(parts: Sequence[Experience[torch.Tensor]]) -> Experience[torch.Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return Experience(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+
+def _map(experience: Experience[torch.Tensor], function: Callable[[torch.Tensor], Array]) -> Experience[Array]:
+    return Experience(**{name: function(value) for name, value in vars(experience).items()})

@@ -1,0 +1,220 @@
+"""What the gateway asks of the engine, and what it gets: plain values, numpy and bytes only.
+
+An adaptation state lives in the engine under a *key*, a number that is never used twice: a session that detaches and
+comes back gets a new key, so an answer to an old attachment can never be taken for the new one's (Triton#7117). Orders
+of one key run one after the other, in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from innerloop.arrays import Array
+from innerloop_server.domain import Experience, LearnerSpec, Simulator, Task
+
+
+class Priority(enum.IntEnum):
+    """Lower runs first when there is more to do than fits in a tick."""
+
+    ACT = 0
+    STEP = 1
+    BACKGROUND = 2
+    """Evaluations."""
+
+
+@dataclass(frozen=True)
+class RevisionRef:
+    """A revision as the engine needs it."""
+
+    name: str
+    """Resource name, for people and policy headers."""
+    hash: str
+    """Content hash of the weights: the key of every cache."""
+    path: str
+    """Where the weights' file lies."""
+    spec: LearnerSpec
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Make a state resident. Answered with :class:`Attached`, or :class:`Failed` when the device is full."""
+
+    key: int
+    revision: RevisionRef
+    seed: int
+    episodes_per_step: int
+    guard: bool
+    task: Task | None = None
+    """``None`` for a client-owned environment."""
+    simulator: Simulator | None = None
+    snapshot: bytes = b""
+    """Where to go on from (a :class:`Stepped` one); empty: an unadapted state."""
+    number: int = 0
+    """The step that the snapshot was taken after."""
+    priority: Priority = Priority.STEP
+
+
+@dataclass(frozen=True)
+class Detach:
+    """Forget a key at once, with all its unanswered orders (they get no answer) and actor slots."""
+
+    key: int
+
+
+@dataclass(frozen=True)
+class StepOrder:
+    """Run one adaptation step of a simulated session. Answered with :class:`Stepped`."""
+
+    key: int
+    number: int
+    """The step to take: one more than the last."""
+    snapshot: bool = True
+    """Whether the answer carries a snapshot to journal."""
+    policy: bool = False
+    """Whether it carries the portable policy file."""
+
+
+@dataclass(frozen=True)
+class AdaptOrder:
+    """Adapt on a client's own episodes. Answered with :class:`Stepped`."""
+
+    key: int
+    number: int
+    experience: Experience[Array]
+    """B = 1. ``log_probs`` may be NaN where unknown: they are then computed under the present state."""
+    returns: Array
+    """[N] undiscounted returns of the episodes."""
+    policy: bool = False
+
+
+@dataclass(frozen=True)
+class ActOrder:
+    """Choose actions for R rows of a client's environments. Answered with :class:`Acted`."""
+
+    key: int
+    observations: Array
+    """[R, *O] float32."""
+    counters: tuple[int, ...]
+    """Counters of the stream that the actions are drawn from."""
+
+
+@dataclass(frozen=True)
+class RolloutOrder:
+    """Sample fresh evaluation episodes with the present state. Answered with :class:`RolledOut`."""
+
+    key: int
+    episodes: int
+    k: int
+    """Counter of the stream: the adaptation steps behind the state."""
+    greedy: bool = False
+    trajectories: bool = False
+    """Whether the answer carries the episodes themselves."""
+
+
+@dataclass(frozen=True)
+class ExportOrder:
+    """The present state as a portable policy file. Answered with :class:`Exported`."""
+
+    key: int
+
+
+Order = StepOrder | AdaptOrder | ActOrder | RolloutOrder | ExportOrder
+Request = Attach | Detach | Order
+
+
+@dataclass(frozen=True)
+class Attached:
+    """The state is resident."""
+
+    key: int
+    policy: bytes
+    """The portable policy file of the state it starts from."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step was taken. Not acknowledged to anybody before its snapshot is durable."""
+
+    key: int
+    number: int
+    state_hash: str
+    pre_return: float
+    post_return: float | None
+    """``None`` for client-owned environments."""
+    guarded: bool
+    rate_scale: float
+    """Of the next update."""
+    episodes: int
+    """Sampled in this step."""
+    seconds: float
+    """Of computing: this session's share of the batches that it was part of."""
+    metrics: Mapping[str, float]
+    """``loss``, ``kl``, ``entropy``; zero where no update was made."""
+    snapshot: bytes
+    policy: bytes
+
+
+@dataclass(frozen=True)
+class Acted:
+    """Actions for the rows of an :class:`ActOrder`."""
+
+    key: int
+    actions: Array
+    """[R, *A] as an environment takes them."""
+    raw_actions: Array
+    log_probs: Array
+
+
+@dataclass(frozen=True)
+class RolledOut:
+    """Fresh episodes."""
+
+    key: int
+    returns: Array
+    """[N] undiscounted."""
+    experience: Experience[Array] | None
+    """B = 1, where it was asked for."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A portable policy."""
+
+    key: int
+    policy: bytes
+    """The file."""
+    steps: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An order, or an attachment, that could not be carried out. The key stays resident."""
+
+    key: int
+    message: str
+    reason: str
+    """As in ``errors``: ``EXHAUSTED``, ``UNAVAILABLE``, ``ENVIRONMENT_FAILED``, ``INTERNAL``."""
+
+
+Answer = Attached | Stepped | Acted | RolledOut | Exported | Failed
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """What the engine holds, counted."""
+
+    device_rows: int
+    """Resident states."""
+    device_rows_limit: int
+    actor_slots: int
+    """Environments that run for somebody now."""
+    actor_slots_limit: int
+    pending: int
+    """Orders not yet answered."""
+    ticks: int
+    """Ticks that did something."""
+    batched: int
+    """Needs served in those ticks; ``batched / ticks`` is the mean batch."""
+    actor_restarts: int

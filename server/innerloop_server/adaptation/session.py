@@ -1,0 +1,393 @@
+"""One attached session: what a client says comes in, what it is told goes out, and each step is durable in between."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from innerloop.policy import Policy
+from innerloop_server import faults
+from innerloop_server.adaptation import budget
+from innerloop_server.adaptation.engine import Engine
+from innerloop_server.adaptation.episodes import EpisodeBook, stack
+from innerloop_server.adaptation.journal import JournalWriter
+from innerloop_server.adaptation.messages import (
+    Accepted,
+    Actions,
+    Adapted,
+    AdaptedReply,
+    Advance,
+    ClientMessage,
+    EndReason,
+    Finish,
+    Heartbeat,
+    Observe,
+    Opened,
+    Reply,
+    ServerMessage,
+    StepTaken,
+    Trajectories,
+)
+from innerloop_server.adaptation.orders import ActOrder, AdaptOrder, ExportOrder, StepOrder, Stepped
+from innerloop_server.adaptation.outbox import Outbox
+from innerloop_server.adaptation.sequence import ReplyBook, forgotten
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import PreconditionFailed, StaleStep
+from innerloop_server.store.ids import new_id
+from innerloop_server.store.records import CommitStep, SessionRecord, StepRecord
+from innerloop_server.store.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parked:
+    """What a client-owned session keeps in memory while nobody is attached to it."""
+
+    episodes: EpisodeBook
+    replies: ReplyBook
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a session runs; kept with its record."""
+
+    episodes_per_step: int
+    guard: bool
+    policy_in_steps: bool
+
+    @staticmethod
+    def of(record: SessionRecord) -> Options:
+        """Read from a record."""
+        value: Mapping[str, Any] = record.options
+        return Options(int(value["episodes_per_step"]), bool(value["guard"]), bool(value["policy_in_steps"]))
+
+
+class LiveSession:
+    """A session with a stream attached to it. Its state between messages is the record, the books and the outbox."""
+
+    def __init__(
+        self,
+        record: SessionRecord,
+        key: int,
+        spec: LearnerSpec,
+        *,
+        engine: Engine,
+        store: Store,
+        journal: JournalWriter,
+        parked: Parked | None = None,
+    ) -> None:
+        """Args:
+        record: as it is on disk; the engine is at the same step, under ``key``.
+        key: of the resident state.
+        spec: of the learner.
+        engine: runs the orders.
+        store: keeps the record.
+        journal: makes steps durable.
+        parked: what the session kept from its last stream.
+        """
+        self.record = record
+        self.key = key
+        self.spec = spec
+        self.options = Options.of(record)
+        self._engine = engine
+        self._store = store
+        self._journal = journal
+        self._episodes = parked.episodes if parked else EpisodeBook(spec.horizon)
+        self._replies = parked.replies if parked else ReplyBook(max(1, record.last_sequence))
+        self._outbox = Outbox()
+        self._worker: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[Any] | None = None
+        self._caught_up = asyncio.Event()
+        self._finish_sequence: int | None = None
+
+    # -- the stream's side ----------------------------------------------------------------------------------------
+
+    def start(self, sequence: int, last_step: int, policy_file: bytes) -> None:
+        """Say ``opened``, say the steps after ``last_step`` again, and go on.
+
+        Args:
+            sequence: 1 for ``open``, 0 for ``resume``.
+            last_step: the last one that the client saw.
+            policy_file: of the present state.
+        """
+        self._worker = asyncio.get_running_loop().create_task(self._work(sequence, last_step, policy_file))
+
+    async def messages(self, heartbeat_seconds: float) -> AsyncIterator[ServerMessage]:
+        """What the client is to be told, until the session ends or leaves the stream.
+
+        Raises:
+            InnerloopError: whatever ended the stream.
+        """
+        while True:
+            try:
+                message = await self._outbox.get(heartbeat_seconds)
+            except TimeoutError:
+                yield Heartbeat(self.record.expires_at)
+                continue
+            if message is None:
+                return
+            faults.point("answer.before")
+            yield message
+            faults.point("answer.after")
+
+    async def receive(self, message: ClientMessage) -> None:
+        """Take in one client message, in order; its replies go to the outbox.
+
+        Raises:
+            InnerloopError: the message cannot be; the session goes on, the stream ends.
+        """
+        await self._caught_up.wait()
+        if not self._replies.admit(message.sequence):
+            await self._repeat(message.sequence)
+        elif isinstance(message, Finish):
+            if self.record.simulated:
+                self._finish_sequence = message.sequence
+            else:
+                await self._finish(EndReason.FINISHED, message.sequence, [])
+        elif self.record.simulated:
+            raise PreconditionFailed(
+                "the server runs the episodes of this session; only finish may be sent", reason="SIMULATED_SESSION"
+            )
+        elif isinstance(message, Observe):
+            await self._observe(message)
+        elif isinstance(message, Trajectories):
+            await self._take_trajectories(message)
+        else:
+            await self._advance(message)
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error; the session itself stays."""
+        self._outbox.fail(error)
+
+    async def announce(self, message: ServerMessage) -> None:
+        """Say something unasked."""
+        await self._outbox.put(message)
+
+    async def close(self) -> Parked | None:
+        """Let go: free the device row and actor slots at once, then wait for a step that is being made durable.
+
+        Returns:
+            What to keep for the next stream; ``None`` where there is nothing.
+        """
+        self._engine.detach(self.key)
+        self._outbox.end()
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        if self._settling is not None and not self._settling.done():
+            await asyncio.wait([self._settling])
+        if self.record.simulated or self.record.policy_id:
+            return None
+        self._episodes.drop_open()
+        return Parked(self._episodes, self._replies)
+
+    # -- work -----------------------------------------------------------------------------------------------------
+
+    async def _work(self, sequence: int, last_step: int, policy_file: bytes) -> None:
+        try:
+            await self._outbox.put(
+                Opened(
+                    sequence=sequence,
+                    record=self.record,
+                    next_sequence=self._replies.next,
+                    episodes_pending=self._episodes.pending,
+                    policy_file=policy_file if self.options.policy_in_steps else b"",
+                )
+            )
+            last = await self._say_again(last_step)
+            self._caught_up.set()
+            # A budget that was reached before the server went down is found here again.
+            if self.record.step and (reason := self._reached(last)) is not None:
+                await self._finish(reason, 0, [])
+            elif self.record.simulated:
+                await self._simulate()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._outbox.fail(error)
+
+    async def _say_again(self, last_step: int) -> StepTaken | None:
+        """Send the durable steps after ``last_step`` again; the last durable step of all, if there is one."""
+        steps = await asyncio.to_thread(
+            self._store.steps_after, self.record.id, min(last_step, max(0, self.record.step - 1))
+        )
+        events = [StepTaken.from_bytes(step.reply) for step in steps]
+        for event in events:
+            if event.number > last_step:
+                await self._outbox.put(event)
+        return events[-1] if events else None
+
+    async def _simulate(self) -> None:
+        """Step after step until a bound is reached. The next step is computed while this one goes to disk."""
+        ahead = asyncio.ensure_future(self._engine.step(self._next_step(self.record.step + 1)))
+        try:
+            while True:
+                stepped = await ahead
+                finish = self._finish_sequence
+                reason = self._reached(StepTaken.of(stepped, self.record, 0), after=stepped)
+                if reason is None and finish is not None:
+                    reason = EndReason.FINISHED
+                if reason is None:
+                    ahead = asyncio.ensure_future(self._engine.step(self._next_step(stepped.number + 1)))
+                event = await self._shielded(self._settle(stepped, None, 0))
+                await self._outbox.put(event)
+                if reason is not None:
+                    await self._finish(reason, finish or 0, [])
+                    return
+        finally:
+            ahead.cancel()
+
+    def _next_step(self, number: int) -> StepOrder:
+        return StepOrder(self.key, number, policy=self.options.policy_in_steps)
+
+    async def _observe(self, message: Observe) -> None:
+        self._check_lag(message.step)
+        faults.point("observe")
+        self._episodes.report(message)
+        replies: list[Reply] = []
+        wanted = self.options.episodes_per_step
+        if wanted and self._episodes.pending >= wanted:
+            replies.append(await self._adapt(message.sequence))
+            if await self._ended(message.sequence, replies):
+                return
+        if message.report_only:
+            replies.append(Accepted(message.sequence, self._episodes.pending))
+        else:
+            acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,)))
+            self._episodes.acted(message, acted)
+            replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
+        self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
+        await self._outbox.put(replies[-1])
+
+    async def _take_trajectories(self, message: Trajectories) -> None:
+        self._check_lag(message.step, exact=message.log_probs is None)
+        self._episodes.add(message)
+        wanted = self.options.episodes_per_step
+        if wanted and self._episodes.pending >= wanted:
+            replies: list[Reply] = [await self._adapt(message.sequence)]
+            await self._ended(message.sequence, replies)
+            return
+        accepted = Accepted(message.sequence, self._episodes.pending)
+        self._replies.answer(message.sequence, [accepted], durable=False)
+        await self._outbox.put(accepted)
+
+    async def _advance(self, message: Advance) -> None:
+        if not self._episodes.pending:
+            raise PreconditionFailed(
+                "there is no complete episode since the last step; report some, then advance", reason="NO_EPISODES"
+            )
+        replies: list[Reply] = [await self._adapt(message.sequence)]
+        await self._ended(message.sequence, replies)
+
+    async def _adapt(self, sequence: int) -> StepTaken:
+        """Adapt on the complete episodes, durably, and say so."""
+        episodes = self._episodes.complete()
+        experience, returns = stack(episodes)
+        order = AdaptOrder(self.key, self.record.step + 1, experience, returns, policy=self.options.policy_in_steps)
+        faults.point("adapt.before")
+        stepped = await self._engine.adapt(order)
+        faults.point("adapt.after")
+        event = await self._shielded(self._settle(stepped, sequence, len(episodes)))
+        await self._outbox.put(event)
+        return event
+
+    async def _ended(self, sequence: int, replies: list[Reply]) -> bool:
+        """Finish if a bound is reached by the step in ``replies``."""
+        step = replies[-1]
+        reason = self._reached(step if isinstance(step, StepTaken) else None)
+        if reason is not None:
+            await self._finish(reason, sequence, replies)
+        return reason is not None
+
+    async def _settle(self, stepped: Stepped, sequence: int | None, learned: int) -> StepTaken:
+        """Make a step durable, and only then part of the session. Never interrupted half-way (see :meth:`close`)."""
+        event = StepTaken.of(stepped, self.record, sequence or 0)
+        commit = CommitStep(
+            StepRecord(self.record.id, stepped.number, event.to_bytes(), sequence),
+            stepped.snapshot,
+            episodes=event.total_episodes,
+            seconds=event.total_seconds,
+        )
+        if not await self._journal.commit(commit):
+            raise _session_ended(self.record.id)
+        self.record = replace(
+            self.record,
+            step=stepped.number,
+            episodes=event.total_episodes,
+            seconds=event.total_seconds,
+            last_sequence=sequence or self.record.last_sequence,
+        )
+        self._episodes.drop(learned)
+        if sequence is not None:
+            self._replies.answer(sequence, [event], durable=True)
+        return event
+
+    async def _finish(self, reason: EndReason, sequence: int, replies: list[Reply]) -> None:
+        exported = await self._engine.export(ExportOrder(self.key))
+        faults.point("finish.before")
+        adapted = await self._shielded(self._keep_policy(exported.policy, reason, sequence))
+        faults.point("finish.after")
+        if sequence:
+            self._replies.answer(sequence, [*replies, adapted], durable=True)
+        await self._outbox.put(adapted)
+        self._outbox.end()
+
+    async def _keep_policy(self, policy: bytes, reason: EndReason, sequence: int) -> Adapted:
+        reply = AdaptedReply(sequence, new_id("p"), reason, self.record.step)
+        header = json.loads(Policy.from_bytes(policy).header.to_json())
+        self.record, kept = await asyncio.to_thread(
+            self._store.finish_session,
+            self.record.id,
+            policy_id=reply.policy_id,
+            policy=policy,
+            header=header,
+            reply=reply.to_bytes(),
+            sequence=sequence or None,
+            reason=reason,
+        )
+        return Adapted(sequence, kept, reason, self.record.step)
+
+    async def _repeat(self, sequence: int) -> None:
+        """Answer a repeated message as it was answered before."""
+        replies = self._replies.replies(sequence)
+        if replies is None:
+            stored = await asyncio.to_thread(self._store.reply_for_sequence, self.record.id, sequence)
+            if stored is None:
+                raise forgotten(sequence)
+            replies = (StepTaken.from_bytes(stored),)
+        for reply in replies:
+            await self._outbox.put(reply)
+
+    def _reached(self, last: StepTaken | None, after: Stepped | None = None) -> EndReason | None:
+        """The bound that is reached at the session's present step, or after one that is not durable yet."""
+        mean_return = None
+        if last is not None:
+            mean_return = last.pre_return if last.post_return is None else last.post_return
+        return budget.reached(
+            self.record.budget,
+            steps=after.number if after else self.record.step,
+            episodes=last.total_episodes if after and last else self.record.episodes,
+            seconds=last.total_seconds if after and last else self.record.seconds,
+            mean_return=mean_return,
+        )
+
+    def _check_lag(self, step: int, *, exact: bool = False) -> None:
+        lag = self.record.step - step
+        if lag < 0 or lag > (0 if exact else 1):
+            raise StaleStep(step, self.record.step)
+
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run to its end even if the stream goes away meanwhile; :meth:`close` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._settling = task
+        return await asyncio.shield(task)
+
+
+def _session_ended(session_id: str) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"session {session_id} was cancelled or has expired", reason="SESSION_ENDED", facts={"session": session_id}
+    )

@@ -1,0 +1,172 @@
+"""How an evaluation is run, as a value; and the fixed plans that every learner of a family is scored by."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from innerloop_server.adaptation.guard import MINIMUM_EPISODES
+from innerloop_server.domain import LearnerSpec, Simulator, Split, Task
+from innerloop_server.errors import InvalidField
+from innerloop_server.streams import Purpose, derive
+from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.sampling import sample_task
+
+PROTOCOLS = resources.files("innerloop_server.evaluation") / "protocols.toml"
+"""The fixed plans; a committed file, so that no score can choose its tasks."""
+
+LARGEST_SEED = 2**63 - 1
+EVALUATION_EPISODES = 20
+"""Fresh episodes of a task at each k unless a plan says otherwise."""
+EPISODES_PER_STEP = 20
+"""Episodes of an adaptation step where neither the plan nor the learner's settings say."""
+_RANGES = {
+    "task_seed": (0, LARGEST_SEED),
+    "tasks": (1, 1_000),
+    "steps": (0, 100),
+    "episodes_per_step": (1, 1_000),
+    "evaluation_episodes": (1, 1_000),
+    "seed": (0, LARGEST_SEED),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Held-out tasks, K adaptation steps, E fresh episodes at each k = 0 .. K. The same plan gives the same scores."""
+
+    split: Split
+    task_seed: int
+    """Seed of the tasks' stream; they are its first ``tasks``."""
+    tasks: int
+    """M, 1 to 1000."""
+    steps: int
+    """K, 0 to 100."""
+    episodes_per_step: int
+    """Of each adaptation step, 1 to 1000."""
+    evaluation_episodes: int
+    """E of each task at each k, 1 to 1000; adaptation never sees them."""
+    seed: int
+    """Of everything else that is drawn."""
+    guard: bool
+    """Whether sessions guard themselves."""
+    greedy: bool
+    """Score the mode of the policy instead of its samples. Adaptation samples in any case."""
+    simulator: Simulator
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidField: a number outside its range; names ``plan.<field>``.
+        """
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidField(f"plan.{name}", f"is {value}; give {low} to {high}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Plan:
+        """Undo :meth:`to_json`."""
+        read = dict(values)
+        return Plan(**{**read, "split": Split(read["split"]), "simulator": Simulator(read["simulator"])})
+
+
+def make_plan(
+    family: Family,
+    spec: LearnerSpec,
+    *,
+    split: Split,
+    task_seed: int,
+    tasks: int,
+    steps: int,
+    episodes_per_step: int = 0,
+    evaluation_episodes: int = 0,
+    seed: int = 0,
+    guard: bool | None = None,
+    greedy: bool = False,
+    simulator: Simulator | None = None,
+) -> Plan:
+    """A plan with its defaults filled in. Each argument is the field of :class:`Plan`, or asks for its default.
+
+    Args:
+        family: what the learner is bound to.
+        spec: the learner's.
+        split: no default.
+        task_seed: no default.
+        tasks: no default.
+        steps: no default.
+        episodes_per_step: 0: as in training.
+        evaluation_episodes: 0: :data:`EVALUATION_EPISODES`.
+        seed: of everything else that is drawn.
+        guard: ``None``: on where a step has enough episodes to judge by.
+        greedy: score the mode.
+        simulator: ``None``: the family's first.
+
+    Raises:
+        InvalidField: a field out of its range, or a simulator that the family does not have.
+    """
+    if simulator is not None and simulator not in family.simulators:
+        raise InvalidField(
+            "plan.simulator",
+            f"{family.name} has no {simulator} simulator; it has {', '.join(family.simulators)}",
+            reason="SIMULATOR_UNSUPPORTED",
+        )
+    episodes = episodes_per_step or int(spec.settings.get("episodes_per_step", EPISODES_PER_STEP))
+    return Plan(
+        split=split,
+        task_seed=task_seed,
+        tasks=tasks,
+        steps=steps,
+        episodes_per_step=episodes,
+        evaluation_episodes=evaluation_episodes or EVALUATION_EPISODES,
+        seed=seed,
+        guard=episodes >= MINIMUM_EPISODES if guard is None else guard,
+        greedy=greedy,
+        simulator=simulator or family.simulators[0],
+    )
+
+
+def fixed_plan(
+    family: Family, split: Split = Split.TEST, *, guard: bool | None = None, simulator: Simulator | None = None
+) -> Plan:
+    """The committed plan that every learner of ``family`` is scored by on ``split``.
+
+    Args:
+        family: one without an entry in the file takes the default.
+        split: TEST is what is reported, VALIDATION what a revision is promoted on.
+        guard: as in :func:`make_plan`.
+        simulator: as in :func:`make_plan`.
+
+    Raises:
+        InvalidField: ``split`` is TRAIN, which nothing is scored on.
+    """
+    if split is Split.TRAIN:
+        raise InvalidField("split", "there is no fixed plan for train; use test or validation")
+    plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
+    values = plans.get(family.name, plans["default"])[split]
+    episodes = values["episodes_per_step"]
+    return Plan(
+        split=split,
+        guard=episodes >= MINIMUM_EPISODES if guard is None else guard,
+        greedy=False,
+        simulator=simulator or family.simulators[0],
+        **values,
+    )
+
+
+def draw_tasks(family: Family, plan: Plan) -> list[Task]:
+    """The M tasks of a plan: the first of the stream (split, task_seed)."""
+    return [sample_task(family, plan.task_seed, plan.split, index) for index in range(plan.tasks)]
+
+
+def session_seed(plan: Plan, index: int) -> int:
+    """Seed of the session of the task at ``index``: a function of the plan and the index alone."""
+    return derive(plan.seed, Purpose.EVALUATION_SESSION, index)

@@ -1,0 +1,136 @@
+"""PolicyService: a caller's finished policies, their weights, and acting with them here."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+import grpc.aio
+import numpy as np
+
+from innerloop.policy import Input, Policy, PolicyFormatError
+from innerloop.v1 import policy_pb2, policy_pb2_grpc
+from innerloop_server.errors import DataLoss, InvalidField
+from innerloop_server.service.convert.names import POLICY
+from innerloop_server.service.convert.paging import page_request
+from innerloop_server.service.convert.policies import input_from_pb, output_to_pb, policy_to_pb
+from innerloop_server.service.policy_cache import PolicyCache
+from innerloop_server.service.principal import principal
+from innerloop_server.settings import Limits
+from innerloop_server.store.pages import Page, PageRequest
+from innerloop_server.store.records import PolicyRecord
+from innerloop_server.streams import Purpose, stream
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_INLINE_MULTIPLICATIONS = 1_000_000
+"""A batch of more than this (about a millisecond) is acted for on a thread, so that the event loop goes on."""
+
+
+class Policies(Protocol):
+    """What this service needs of the store. Every method blocks on the disk."""
+
+    def get_policy(self, policy_id: str, owner: str | None = None) -> PolicyRecord: ...  # noqa: D102
+    def list_policies(self, owner: str | None = None, page: PageRequest = ...) -> Page[PolicyRecord]: ...  # noqa: D102
+    def delete_policy(self, policy_id: str, owner: str | None = None) -> None: ...  # noqa: D102
+    def read_blob(self, digest: str) -> bytes: ...  # noqa: D102
+
+
+class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
+    """Serves the policies of a store, each to its owner alone."""
+
+    def __init__(self, store: Policies, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._cache = PolicyCache()
+
+    async def GetPolicy(self, request: policy_pb2.GetPolicyRequest, context: Context) -> policy_pb2.GetPolicyResponse:
+        """A policy's metadata."""
+        return policy_pb2.GetPolicyResponse(policy=policy_to_pb(await self._find(request.name, "name")))
+
+    async def ListPolicies(
+        self, request: policy_pb2.ListPoliciesRequest, context: Context
+    ) -> policy_pb2.ListPoliciesResponse:
+        """The caller's policies, newest first."""
+        page = await asyncio.to_thread(self._store.list_policies, principal(), page_request(request))
+        return policy_pb2.ListPoliciesResponse(
+            policies=[policy_to_pb(record) for record in page.items], next_page_token=page.next_token
+        )
+
+    async def DownloadPolicy(
+        self, request: policy_pb2.DownloadPolicyRequest, context: Context
+    ) -> AsyncIterator[policy_pb2.DownloadPolicyResponse]:
+        """The policy file in chunks."""
+        record = await self._find(request.name, "name")
+        data = await asyncio.to_thread(self._store.read_blob, record.blob)
+        step = self._limits.chunk_bytes
+        for start in range(0, len(data), step):
+            yield policy_pb2.DownloadPolicyResponse(chunk=data[start : start + step], size_bytes=len(data))
+
+    async def DeletePolicy(
+        self, request: policy_pb2.DeletePolicyRequest, context: Context
+    ) -> policy_pb2.DeletePolicyResponse:
+        """Forget a policy. Streams that act with it go on."""
+        await asyncio.to_thread(self._store.delete_policy, POLICY.parse(request.name, "name"), principal())
+        return policy_pb2.DeletePolicyResponse()
+
+    async def Act(self, request: policy_pb2.ActRequest, context: Context) -> policy_pb2.ActResponse:
+        """Act for one batch."""
+        policy = await self._load(request.policy)
+        if request.state:
+            raise InvalidField("state", "came for a frozen policy, which keeps no memory; leave it empty")
+        rng = _random(request.seed if request.HasField("seed") else None)
+        return policy_pb2.ActResponse(output=await self._act(policy, request.input, request.greedy, rng))
+
+    async def ActStream(
+        self, request_iterator: AsyncIterator[policy_pb2.ActStreamRequest], context: Context
+    ) -> AsyncIterator[policy_pb2.ActStreamResponse]:
+        """Act for every batch of a stream, with the policy and the seed of the first."""
+        policy: Policy | None = None
+        rng: np.random.Generator | None = None
+        async for request in request_iterator:
+            if policy is None or rng is None:
+                policy = await self._load(request.policy)
+                rng = _random(request.seed if request.HasField("seed") else None)
+            output = await self._act(policy, request.input, request.greedy, rng)
+            yield policy_pb2.ActStreamResponse(output=output)
+
+    async def _find(self, name: str, field: str) -> PolicyRecord:
+        return await asyncio.to_thread(self._store.get_policy, POLICY.parse(name, field), principal())
+
+    async def _load(self, name: str) -> Policy:
+        record = await self._find(name, "policy")
+        policy = self._cache.get(record.blob)
+        if policy is None:
+            policy = await asyncio.to_thread(self._read, record)
+            self._cache.put(record.blob, policy)
+        return policy
+
+    def _read(self, record: PolicyRecord) -> Policy:
+        try:
+            return Policy.from_bytes(self._store.read_blob(record.blob))
+        except PolicyFormatError as error:
+            raise DataLoss(
+                f"policies/{record.id} cannot be read: {error}", reason="POLICY_DAMAGED", facts={"policy": record.id}
+            ) from error
+
+    async def _act(
+        self, policy: Policy, message: policy_pb2.PolicyInput, greedy: bool, rng: np.random.Generator
+    ) -> policy_pb2.PolicyOutput:
+        seen = input_from_pb(message, policy.header, "input", self._limits.rows_per_message)
+
+        def act() -> policy_pb2.PolicyOutput:
+            action = policy.decide(seen, greedy=greedy, rng=rng)
+            return output_to_pb(action.environment, action.raw, action.log_prob)
+
+        return await asyncio.to_thread(act) if _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS else act()
+
+
+def _work(weights: Mapping[str, np.ndarray], seen: Input) -> int:
+    return len(seen.observation) * sum(array.size for array in weights.values())
+
+
+def _random(seed: int | None) -> np.random.Generator:
+    return stream(secrets.randbits(63) if seed is None else seed, Purpose.OBSERVE)

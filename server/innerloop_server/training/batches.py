@@ -1,0 +1,70 @@
+"""Batch faces made of batch faces."""
+
+from __future__ import annotations
+
+import torch
+
+from innerloop.arrays import Array
+from innerloop_server.tasks.family import TaskBatch
+
+Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class VisibleBatch:
+    """Appends each task's parameters to its flattened observations. See ``TaskBatch``."""
+
+    def __init__(self, batch: TaskBatch, shown: Array, device: torch.device) -> None:
+        """Args:
+        batch: B tasks.
+        shown: [B, P] float32 what to append.
+        device: of ``batch``.
+        """
+        self._batch = batch
+        self._shown = torch.from_numpy(shown).to(device)[:, None]
+        self.reset_uniforms = batch.reset_uniforms
+
+    def reset(self, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``batch``, with observations [B, N, O + P]."""
+        state, observation = self._batch.reset(uniforms)
+        return state, self._show(observation)
+
+    def step(self, state: torch.Tensor, action: torch.Tensor) -> Step:
+        """As ``batch``, with observations [B, N, O + P]."""
+        state, observation, reward, terminated = self._batch.step(state, action)
+        return state, self._show(observation), reward, terminated
+
+    def _show(self, observation: torch.Tensor) -> torch.Tensor:
+        flat = observation.flatten(2)
+        return torch.cat([flat, self._shown.expand(-1, flat.shape[1], -1)], -1)
+
+
+class MergedBatch:
+    """B tasks with N episodes each as one task with B * N episodes, task by task: one policy then acts for all in one
+    matrix product instead of B. See ``TaskBatch``.
+    """
+
+    def __init__(self, batch: TaskBatch, tasks: int) -> None:
+        """Args:
+        batch: B tasks.
+        tasks: B.
+        """
+        self._batch = batch
+        self._tasks = tasks
+        self.reset_uniforms = batch.reset_uniforms
+
+    def reset(self, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """``uniforms`` is [1, B * N, U]."""
+        state, observation = self._batch.reset(self._split(uniforms))
+        return _merge(state), _merge(observation)
+
+    def step(self, state: torch.Tensor, action: torch.Tensor) -> Step:
+        """``state`` is [1, B * N, S], ``action`` [1, B * N, ...]."""
+        state, observation, reward, terminated = self._batch.step(self._split(state), self._split(action))
+        return _merge(state), _merge(observation), _merge(reward), _merge(terminated)
+
+    def _split(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(self._tasks, -1, *x.shape[2:])
+
+
+def _merge(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(1, -1, *x.shape[2:])

@@ -1,0 +1,94 @@
+"""Whole episodes of one policy on many tasks, from either simulator."""
+
+from __future__ import annotations
+
+import multiprocessing.connection
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from innerloop_server.actors.orders import EpisodesFailure, EpisodesOrder, EpisodesResult
+from innerloop_server.actors.pool import ActorPool
+from innerloop_server.adaptation.rollout import draw, rollout
+from innerloop_server.domain import Experience, Task
+from innerloop_server.errors import Unavailable
+from innerloop_server.learners.learner import Learner, Tensors
+from innerloop_server.streams import Purpose, derive
+from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.sampling import stack_parameters
+from innerloop_server.training.batches import MergedBatch
+
+Collect = Callable[[Learner, Tensors, Sequence[Task], int, int, bool], Experience[torch.Tensor]]
+"""(learner, meta, M tasks, E episodes of each, seed, greedy) -> [1, M * E, T] episodes, task by task. The learner's
+state is one fixed policy for all tasks; the seed names every start and action."""
+
+WAKE_SECONDS = 1.0
+"""How long to sleep on the actors at most: one that is stuck makes no sound."""
+
+
+def batch_collector(family: Family) -> Collect:
+    """Episodes from the family's batch face, on the CPU."""
+
+    def collect(
+        learner: Learner, meta: Tensors, tasks: Sequence[Task], episodes: int, seed: int, greedy: bool
+    ) -> Experience[torch.Tensor]:
+        batch = MergedBatch(family.batch(stack_parameters(tasks), torch.device("cpu")), len(tasks))
+        noise = draw(learner.spec, [seed], episodes=len(tasks) * episodes, reset_uniforms=batch.reset_uniforms)
+        return rollout(learner, meta, learner.begin(meta, 1), batch, noise, greedy=greedy).experience
+
+    return collect
+
+
+def actor_collector(pool: ActorPool) -> Collect:
+    """Episodes from environment actors; the pool's family source decides what is seen. It must be idle.
+
+    The collector raises ``Unavailable`` when an order failed.
+    """
+
+    def collect(
+        learner: Learner, meta: Tensors, tasks: Sequence[Task], episodes: int, seed: int, greedy: bool
+    ) -> Experience[torch.Tensor]:
+        header, weights = learner.export(meta, learner.begin(meta, 1))
+        for index, task in enumerate(tasks):
+            pool.submit(
+                EpisodesOrder(
+                    key=index,
+                    family=task.family,
+                    parameters=task.parameters,
+                    header=header,
+                    weights=weights[0],
+                    episodes=episodes,
+                    horizon=learner.spec.horizon,
+                    seed=derive(seed, Purpose.TRAINING, index),
+                    step=0,
+                    phase=0,
+                    greedy=greedy,
+                )
+            )
+        results: dict[int, EpisodesResult] = {}
+        while len(results) < len(tasks):
+            multiprocessing.connection.wait(pool.waitables, WAKE_SECONDS)
+            for answer in pool.poll():
+                if isinstance(answer, EpisodesFailure):
+                    raise Unavailable(answer.message)
+                results[answer.key] = answer
+        return _concatenate([results[index].experience for index in range(len(tasks))])
+
+    return collect
+
+
+def _concatenate(parts: Sequence[Experience[np.ndarray]]) -> Experience[torch.Tensor]:
+    def joined(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([getattr(part, name) for part in parts], 1))
+
+    return Experience(
+        observations=joined("observations"),
+        actions=joined("actions"),
+        rewards=joined("rewards"),
+        log_probs=joined("log_probs"),
+        lengths=joined("lengths"),
+        bootstrap=joined("bootstrap"),
+        final_observations=joined("final_observations"),
+        time_offset=joined("time_offset"),
+    )

@@ -1,0 +1,145 @@
+"""The trained references: how good a policy gets without adapting, and how good when it is told the parameters.
+
+Run by ``scripts/train-references``. Both are PPO on tasks of the TRAIN stream, with the same settings file; the oracle
+sees the parameters (``visible``). Each is scored on the tasks of the family's fixed test protocol, greedy and sampled,
+and the better of the two counts. Of several seeds the best counts, and all are reported: a higher memoryless bound
+makes the gap that adaptation is said to close smaller.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import torch
+
+from innerloop.arrays import Array
+from innerloop_server.domain import LearnerSpec, Split, Task
+from innerloop_server.errors import NotFound
+from innerloop_server.evaluation.scores import MEMORYLESS, ORACLE
+from innerloop_server.learners.learner import Tensors
+from innerloop_server.learners.ppo import Ppo, Steps
+from innerloop_server.streams import Purpose, derive, stream
+from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.sampling import sample_task
+from innerloop_server.training import optimiser
+from innerloop_server.training.episodes import Collect
+from innerloop_server.training.visible import VisibleFamily
+
+KINDS = (MEMORYLESS, ORACLE)
+CONFIGS = resources.files("innerloop_server.training") / "configs" / "references"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    meta: Tensors
+    environment_steps: int
+    wall_seconds: float
+    cpu_seconds: float
+    curve: tuple[float, ...]
+    """Mean undiscounted return of each update's episodes."""
+
+
+def settings(family: str, kind: str) -> Mapping[str, Any]:
+    """The settings that a reference is trained with.
+
+    Raises:
+        NotFound: there is no file for the family.
+    """
+    file = CONFIGS / f"{family}.toml"
+    if not file.is_file():
+        raise NotFound(f"configs/references/{family}.toml", "write one to train references of this family")
+    values: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))[kind]
+    return values
+
+
+def bind(family: Family, kind: str, values: Mapping[str, Any]) -> tuple[Family, Ppo]:
+    """The family as the reference sees it, and the learner for it."""
+    seen = VisibleFamily(family) if kind == ORACLE else family
+    return seen, Ppo(_spec(seen, kind, values))
+
+
+def train(
+    family: Family,
+    learner: Ppo,
+    collect: Collect,
+    seed: int,
+    on_update: Callable[[int, float], None] | None = None,
+) -> Trained:
+    """Train one reference.
+
+    Args:
+        family: as the reference sees it; tasks are drawn from its TRAIN stream under ``seed``.
+        learner: PPO bound to it.
+        collect: runs the episodes.
+        seed: of everything that is drawn.
+        on_update: told (update, mean return of its episodes) after each.
+    """
+    s = learner.settings
+    wall, cpu = time.perf_counter(), time.process_time()
+    meta = learner.initial_meta(seed)
+    adam = optimiser.start(meta)
+    environment_steps = 0
+    curve: list[float] = []
+    for update in range(s.updates):
+        first = update * s.tasks_per_update
+        tasks = [sample_task(family, seed, Split.TRAIN, first + i) for i in range(s.tasks_per_update)]
+        experience = collect(learner, meta, tasks, 1, derive(seed, Purpose.TRAINING, update), False)
+        environment_steps += int(experience.lengths.sum())
+        curve.append(float(experience.rewards.sum(-1).mean()))
+        steps = learner.prepare(meta, experience)
+        rng = stream(seed, Purpose.TRAINING, update, 1)
+        rate = s.learning_rate * (1 - update / s.updates)
+        for rows in _minibatches(len(steps), s.epochs, s.minibatches, rng):
+            meta, adam = _step(learner, meta, adam, steps.take(rows), rate)
+        if on_update is not None:
+            on_update(update + 1, curve[-1])
+    return Trained(meta, environment_steps, time.perf_counter() - wall, time.process_time() - cpu, tuple(curve))
+
+
+def returns(
+    learner: Ppo, meta: Tensors, collect: Collect, tasks: Sequence[Task], episodes: int, seed: int, *, greedy: bool
+) -> Array:
+    """[M] float64 mean undiscounted return of each task's episodes."""
+    experience = collect(learner, meta, tasks, episodes, seed, greedy)
+    sums = experience.rewards.to(torch.float64).sum(-1).reshape(len(tasks), episodes)
+    per_task: Array = sums.mean(-1).numpy()
+    return per_task
+
+
+def _step(
+    learner: Ppo, meta: Tensors, adam: optimiser.AdamState, steps: Steps, rate: float
+) -> tuple[Tensors, optimiser.AdamState]:
+    leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+    gradients = dict(zip(leaves, torch.autograd.grad(learner.loss(leaves, steps), list(leaves.values())), strict=True))
+    clipped, _ = optimiser.clip_norm(gradients, learner.settings.gradient_clip)
+    return optimiser.step(meta, clipped, adam, dict.fromkeys(meta, rate))
+
+
+def _minibatches(n: int, epochs: int, parts: int, rng: np.random.Generator) -> list[torch.Tensor]:
+    """Rows of each minibatch: every epoch is a fresh permutation of n rows in ``parts`` parts."""
+    return [rows for _ in range(epochs) for rows in torch.from_numpy(rng.permutation(n)).tensor_split(parts)]
+
+
+def _spec(family: Family, kind: str, values: Mapping[str, Any]) -> LearnerSpec:
+    return LearnerSpec(
+        name=f"{family.name}-{kind}",
+        method="ppo",
+        family=family.name,
+        observation_space=family.observation_space,
+        action_space=family.action_space,
+        observation_shift=family.observation_shift,
+        observation_scale=family.observation_scale,
+        action_shift=family.action_shift,
+        action_scale=family.action_scale,
+        horizon=family.horizon,
+        baseline=family.baseline,
+        settings={"discount": family.discount, **values},
+    )

@@ -1,0 +1,61 @@
+"""Binding a learning method to a family: shapes from the family, settings from a readable file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import InvalidField
+from innerloop_server.learners import registry
+from innerloop_server.tasks.family import Family
+
+CONFIGS = resources.files("innerloop_server.training") / "configs"
+"""``<method>/<family>.toml`` holds what a pair is trained with; ``<method>/default.toml`` serves every other family."""
+
+
+def preset(method: str, family: str) -> dict[str, Any]:
+    """The settings that a method is trained with on a family.
+
+    Raises:
+        InvalidField: no such method.
+    """
+    if method not in registry.METHODS:
+        raise InvalidField("method", f"{method!r} is unknown; use one of {', '.join(registry.METHODS)}")
+    for name in (family, "default"):
+        file = CONFIGS / method / f"{name}.toml"
+        if file.is_file():
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+    return {}
+
+
+def spec_for(
+    family: Family, method: str = "maml", name: str | None = None, settings: Mapping[str, Any] | None = None
+) -> LearnerSpec:
+    """What ``registry.build`` needs to make a learner of ``method`` for ``family``.
+
+    Args:
+        family: where spaces, normalisers, horizon and baseline come from.
+        method: name of the learning method.
+        name: resource id of the learner; ``<family>-<method>`` when left out.
+        settings: over the preset, key by key.
+
+    Raises:
+        InvalidField: no such method.
+    """
+    return LearnerSpec(
+        name=name or f"{family.name}-{method}",
+        method=method,
+        family=family.name,
+        observation_space=family.observation_space,
+        action_space=family.action_space,
+        observation_shift=family.observation_shift,
+        observation_scale=family.observation_scale,
+        action_shift=family.action_shift,
+        action_scale=family.action_scale,
+        horizon=family.horizon,
+        baseline=family.baseline,
+        settings={"discount": family.discount, **preset(method, family.name), **(settings or {})},
+    )

@@ -1,0 +1,107 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from innerloop_server.domain import Simulator, Split
+from innerloop_server.errors import InvalidField
+from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan, make_plan, session_seed
+from innerloop_server.tasks.registry import load_registry
+
+FAMILIES = load_registry().families
+PLAN = fixed_plan(FAMILIES["navigation-2d"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tasks", 0),
+        ("tasks", 1_001),
+        ("steps", -1),
+        ("steps", 101),
+        ("episodes_per_step", 0),
+        ("episodes_per_step", 1_001),
+        ("evaluation_episodes", 0),
+        ("evaluation_episodes", 1_001),
+        ("task_seed", -1),
+        ("task_seed", 2**63),
+        ("seed", -1),
+        ("seed", 2**63),
+    ],
+)
+def test_a_field_out_of_its_range_is_named(field: str, value: int) -> None:
+    with pytest.raises(InvalidField) as caught:
+        replace(PLAN, **{field: value})
+    assert caught.value.field == f"plan.{field}"
+
+
+def test_the_fixed_test_plans() -> None:
+    counts = {name: fixed_plan(family).tasks for name, family in FAMILIES.items()}
+    assert counts == {
+        "navigation-2d": 400,
+        "cartpole-dynamics": 200,
+        "pendulum-dynamics": 200,
+        "halfcheetah-velocity": 20,
+    }
+    for family in FAMILIES.values():
+        plan = fixed_plan(family)
+        assert (plan.split, plan.steps, plan.episodes_per_step) == (Split.TEST, 10, 20)
+        assert plan.guard
+        assert not plan.greedy
+        assert plan.simulator is family.simulators[0]
+        validation = fixed_plan(family, Split.VALIDATION)
+        assert validation.split is Split.VALIDATION
+        assert validation.seed != plan.seed
+
+
+def test_a_family_without_an_entry_takes_the_default() -> None:
+    plan = fixed_plan(SimpleNamespace(name="somebody-elses", simulators=(Simulator.ACTORS,)), guard=False)
+    assert (plan.tasks, plan.simulator, plan.guard) == (100, Simulator.ACTORS, False)
+
+
+def test_nothing_is_scored_on_train() -> None:
+    with pytest.raises(InvalidField, match="test or validation"):
+        fixed_plan(FAMILIES["navigation-2d"], Split.TRAIN)
+
+
+def test_a_plan_survives_json() -> None:
+    assert Plan.from_json(PLAN.to_json()) == PLAN
+
+
+def make(**changes) -> Plan:
+    spec = SimpleNamespace(settings={"episodes_per_step": 10})
+    asked = {"split": Split.TEST, "task_seed": 0, "tasks": 3, "steps": 2, **changes}
+    return make_plan(FAMILIES["cartpole-dynamics"], spec, **asked)
+
+
+def test_defaults_are_filled_in() -> None:
+    plan = make()
+    assert (plan.episodes_per_step, plan.evaluation_episodes, plan.simulator) == (10, 20, Simulator.BATCH)
+    assert not plan.guard  # 10 episodes are too few to judge by
+    assert make(episodes_per_step=20).guard
+    assert not make(episodes_per_step=20, guard=False).guard
+    assert make(guard=True).guard
+    assert make(simulator=Simulator.ACTORS).simulator is Simulator.ACTORS
+
+
+def test_a_simulator_that_the_family_lacks_is_refused() -> None:
+    spec = SimpleNamespace(settings={})
+    with pytest.raises(InvalidField) as caught:
+        make_plan(
+            FAMILIES["halfcheetah-velocity"],
+            spec,
+            split=Split.TEST,
+            task_seed=0,
+            tasks=1,
+            steps=1,
+            simulator=Simulator.BATCH,
+        )
+    assert caught.value.field == "plan.simulator"
+
+
+def test_tasks_and_seeds_come_from_the_plan_alone() -> None:
+    family = FAMILIES["navigation-2d"]
+    tasks = draw_tasks(family, replace(PLAN, tasks=5))
+    assert [task.name for task in tasks] == [f"families/navigation-2d/tasks/test-1-{i}" for i in range(5)]
+    assert session_seed(PLAN, 3) == session_seed(PLAN, 3)
+    assert len({session_seed(replace(PLAN, seed=seed), i) for seed in (0, 1) for i in range(10)}) == 20

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import InvalidField
+from innerloop_server.learners import registry
+from innerloop_server.learners.maml import Maml
+from innerloop_server.learners.maml_settings import MamlSettings
+
+MakeSpec = Callable[..., LearnerSpec]
+
+
+def test_settings_survive_json() -> None:
+    settings = MamlSettings(hidden_sizes=(7, 5), rates="fixed", first_order=True)
+    assert MamlSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert MamlSettings.from_json({}) == MamlSettings()
+
+
+def test_json_writes_whole_floats_as_integers() -> None:
+    assert MamlSettings.from_json({"outer_lambda": 1, "initial_log_std": 0}).initial_log_std == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("hiden_sizes", [8], "unknown"),
+        ("hidden_sizes", [8, 0], "positive widths"),
+        ("hidden_sizes", 8, "a list of integers"),
+        ("hidden_sizes", [8.5], "a list of integers"),
+        ("inner_steps", 0, "at least 1"),
+        ("inner_steps", 1.5, "an integer"),
+        ("inner_steps", True, "an integer"),
+        ("rates", "both", "fixed, learned"),
+        ("rates", 3, "a string"),
+        ("initial_rate", 0, "positive"),
+        ("initial_rate", float("nan"), "finite"),
+        ("initial_rate", "0.1", "finite"),
+        ("learning_rate", -1.0, "positive"),
+        ("gradient_clip", -1.0, "at least 0"),
+        ("discount", 1.1, "from 0 to 1"),
+        ("first_order", 1, "true or false"),
+    ],
+)
+def test_a_wrong_setting_is_named(make_spec: MakeSpec, name: str, value: object, advice: str) -> None:
+    with pytest.raises(InvalidField, match=advice) as raised:
+        Maml(make_spec(**{name: value}))
+    assert raised.value.field == f"settings.{name}"
+
+
+def test_registry(make_spec: MakeSpec) -> None:
+    assert isinstance(registry.build(make_spec()), Maml)
+    with pytest.raises(InvalidField, match="use one of maml") as raised:
+        registry.build(dataclasses.replace(make_spec(), method="reptile"))
+    assert raised.value.field == "method"

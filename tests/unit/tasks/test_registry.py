@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from innerloop_server.errors import NotFound, PreconditionFailed
+from innerloop_server.tasks.families.halfcheetah_velocity import HalfCheetahVelocity
+from innerloop_server.tasks.families.navigation_2d import Navigation2D
+from innerloop_server.tasks.family import Extra
+from innerloop_server.tasks.registry import GROUP, Registry, load_registry
+
+OURS = "innerloop_server.tasks.families"
+
+
+def entry(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, GROUP)
+
+
+def test_the_shipped_families_are_installed_as_a_third_partys_would_be(registry: Registry) -> None:
+    assert {"cartpole-dynamics", "halfcheetah-velocity", "navigation-2d", "pendulum-dynamics"} <= set(registry.names())
+    assert not registry.broken
+    for name in registry.names():
+        assert registry.get(name).name == name
+
+
+def test_an_unknown_name_is_told_what_there_is() -> None:
+    registry = Registry({"navigation-2d": Navigation2D()})
+    assert registry.names() == ("navigation-2d",)
+    with pytest.raises(NotFound, match="families/navigation-3d does not exist; there are: navigation-2d"):
+        registry.get("navigation-3d")
+
+
+def test_broken_families_are_reported_by_name_and_stop_no_other() -> None:
+    registry = load_registry(
+        [
+            entry("gone", "no_such_package.families:Gone"),
+            entry("no-class", f"{OURS}.navigation_2d:NoSuchClass"),
+            entry("abstract", "innerloop_server.tasks.family:Family"),
+            entry("not-a-family", "builtins:dict"),
+            entry("misnamed", f"{OURS}.pendulum_dynamics:PendulumDynamics"),
+            entry("navigation-2d", f"{OURS}.navigation_2d:Navigation2D"),
+            entry("navigation-2d", "somebody.elses:Navigation"),
+        ]
+    )
+    assert registry.names() == ("navigation-2d",)
+    assert isinstance(registry.get("navigation-2d"), Navigation2D)
+    reasons = dict(registry.broken)
+    assert reasons["gone"] == "ModuleNotFoundError: No module named 'no_such_package'"
+    assert reasons["no-class"].startswith("AttributeError")
+    assert "abstract" in reasons["abstract"]
+    assert "made a dict, not a Family" in reasons["not-a-family"]
+    assert "called misnamed, the family pendulum-dynamics" in reasons["misnamed"]
+    assert "already provides navigation-2d" in reasons["navigation-2d (somebody.elses:Navigation)"]
+    with pytest.raises(PreconditionFailed, match="family gone did not load: ModuleNotFoundError") as caught:
+        registry.get("gone")
+    assert caught.value.reason == "FAMILY_BROKEN"
+
+
+def test_a_missing_extra_comes_with_the_command_that_installs_it() -> None:
+    class Without(HalfCheetahVelocity):
+        extra = Extra("mujoco", ("no_such_module",))
+
+    class ThirdParty(Navigation2D):
+        extra = Extra("sim", ("json", "no_such_module"), distribution="somebodys-families")
+
+    registry = Registry({"halfcheetah-velocity": Without(), "theirs": ThirdParty(), "navigation-2d": Navigation2D()})
+    assert registry.missing_extras() == {
+        "halfcheetah-velocity": "pip install 'innerloop[mujoco]'",
+        "theirs": "pip install 'somebodys-families[sim]'",
+    }

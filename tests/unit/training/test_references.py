@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from innerloop.policy import load_policy
+from innerloop_server.actors.pool import ActorPool
+from innerloop_server.domain import Split
+from innerloop_server.errors import NotFound
+from innerloop_server.tasks.registry import load_registry
+from innerloop_server.tasks.sampling import sample_task
+from innerloop_server.training import references, train_references
+from innerloop_server.training.episodes import actor_collector, batch_collector
+
+FAMILY = load_registry().get("pendulum-dynamics")
+SMALL = {"updates": 2, "tasks_per_update": 4, "hidden_sizes": [4], "minibatches": 2, "value_unit": 100.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", references.KINDS)
+def test_the_same_seed_trains_the_same_policy(kind: str) -> None:
+    seen, learner = references.bind(FAMILY, kind, SMALL)
+    told: list[int] = []
+    first, same, other = (
+        references.train(seen, learner, batch_collector(seen), seed, lambda update, mean: told.append(update))
+        for seed in (0, 0, 1)
+    )
+    assert told == [1, 2] * 3
+    assert first.environment_steps == 2 * 4 * 200
+    assert first.curve == same.curve != other.curve
+    assert all(torch.equal(first.meta[name], same.meta[name]) for name in first.meta)
+    assert any(not torch.equal(first.meta[name], learner.initial_meta(0)[name]) for name in first.meta)
+
+
+def test_returns_are_of_each_task() -> None:
+    seen, learner = references.bind(FAMILY, "memoryless", SMALL)
+    meta, collect = learner.initial_meta(0), batch_collector(seen)
+    tasks = [sample_task(FAMILY, 1, Split.TEST, index) for index in range(3)]
+    episodes = collect(learner, meta, tasks, 2, 5, True)
+    assert episodes.rewards.shape == (1, 6, 200)
+    found = references.returns(learner, meta, collect, tasks, 2, 5, greedy=True)
+    expected = episodes.rewards[0].sum(-1).double().numpy().reshape(3, 2).mean(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_family_without_settings_says_what_to_write() -> None:
+    with pytest.raises(NotFound, match=r"configs/references/nobody\.toml"):
+        references.settings("nobody", "oracle")
+
+
+def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(references, "settings", lambda family, kind: SMALL)
+    monkeypatch.setattr(train_references, "draw_tasks", lambda family, plan: [sample_task(family, 1, Split.TEST, 0)])
+    assert train_references.main(["pendulum-dynamics", "--seeds", "3", "4", "--out", str(tmp_path)]) == 0
+    manifest = json.loads((tmp_path / "pendulum-dynamics.json").read_text())
+    assert manifest["command"] == "scripts/train-references pendulum-dynamics --seeds 3 4"
+    for kind in references.KINDS:
+        entry = manifest["references"][kind]
+        assert [run["seed"] for run in entry["runs"]] == [3, 4]
+        best = max(
+            (run[acting]["mean"], run["seed"], acting) for run in entry["runs"] for acting in ("greedy", "sampled")
+        )
+        assert (entry["value"], entry["seed"], entry["acting"]) == best
+        assert load_policy(tmp_path / entry["weights"]).header.learner == f"pendulum-dynamics-{kind}"
+        assert f"pendulum-dynamics {kind}: {entry['value']:.2f}" in capsys.readouterr().out or kind == "oracle"
+
+
+def test_actors_run_the_same_kind_of_episodes() -> None:
+    _, learner = references.bind(FAMILY, "oracle", SMALL)
+    tasks = [sample_task(FAMILY, 1, Split.TEST, index) for index in range(3)]
+    with ActorPool(1, 8, train_references.VISIBLE_SOURCE) as pool:
+        collect = actor_collector(pool)
+        meta = learner.initial_meta(0)
+        episodes = collect(learner, meta, tasks, 2, 0, False)
+        again = collect(learner, meta, tasks, 2, 0, False)
+    assert episodes.observations.shape == (1, 6, 200, 8)
+    assert torch.equal(episodes.rewards, again.rewards)
+    # What stands in view is each task's own.
+    shown = episodes.observations[0, :, 0, 3:].reshape(3, 2, 5)
+    assert torch.equal(shown[:, 0], shown[:, 1])
+    assert not torch.equal(shown[0], shown[1])
