@@ -7,6 +7,7 @@ twin with the same methods is ``innerloop.aio``.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -101,6 +102,7 @@ class Client:
         self.options = options
         self._transport = Transport(options)
         self._executions: WeakSet[Execution[Any]] = WeakSet()
+        self._lock = threading.Lock()
 
     # ------------------------------------------------------------------------------------------ families and tasks
 
@@ -502,7 +504,9 @@ class Client:
 
     def close(self) -> None:
         """Cancel all that is under way and close the connection. Closing again does nothing."""
-        for execution in list(self._executions):
+        with self._lock:
+            under_way = list(self._executions)
+        for execution in under_way:
             execution.close()
         self._transport.close()
 
@@ -522,7 +526,8 @@ class Client:
 
     def _execute(self, program: Program[T]) -> Execution[T]:
         execution = Execution(self._transport, program)
-        self._executions.add(execution)
+        with self._lock:
+            self._executions.add(execution)
         return execution
 
     def _adaptation(self, ready: setup.Ready) -> Adaptation:

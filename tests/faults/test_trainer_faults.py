@@ -38,7 +38,7 @@ SETTINGS = {"updates": UPDATES, "checkpoint_every": 3}
 def spawn(folder: RunFolder, fault: str = "") -> subprocess.Popen[bytes]:
     """A trainer that kills itself, unannounced, at ``fault``."""
     return subprocess.Popen(
-        [sys.executable, "-m", "innerloop_server.training.trainer", "--run", str(folder.path), "--supervised"],
+        [sys.executable, "-m", "innerloop_server.training", "run", "--run", str(folder.path), "--supervised"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

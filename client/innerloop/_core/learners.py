@@ -71,11 +71,13 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
 
 def revisions(learner: str) -> Program[list[Revision]]:
     """A learner's revisions, newest first."""
-    parent = resource("learners", learner)
-    return pages(
-        LIST_REVISIONS,
-        lambda token: pb.ListRevisionsRequest(parent=parent, page_size=PAGE, page_token=token),
-        lambda response: map(reading.revision, response.revisions),
+    parent = (yield from resolve(learner))[1].name
+    return (
+        yield from pages(
+            LIST_REVISIONS,
+            lambda token: pb.ListRevisionsRequest(parent=parent, page_size=PAGE, page_token=token),
+            lambda response: map(reading.revision, response.revisions),
+        )
     )
 
 
@@ -93,8 +95,8 @@ def promote(revision: str) -> Program[Learner]:
 
 def roll_back(learner: str) -> Program[Learner]:
     """Make the champion before champion again."""
-    request = pb.RollBackLearnerRequest(name=resource("learners", learner))
-    return call(ROLL_BACK, request, lambda response: reading.learner(response.learner))
+    request = pb.RollBackLearnerRequest(name=(yield from resolve(learner))[1].name)
+    return (yield from call(ROLL_BACK, request, lambda response: reading.learner(response.learner)))
 
 
 def start_training(

@@ -28,7 +28,7 @@ def learners(connection: Connection, name: str | None, family: str, action: str 
                 out.say(f"{learner.name}: the champion is {learner.champion}")
             return
         if name is not None:
-            revisions = client.revisions(client.learner(name).name)
+            revisions = client.revisions(name)
             if out.as_json:
                 out.value(revisions)
             else:

@@ -146,7 +146,7 @@ class Family(_message.Message):
 
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
-        """Exact numbers known from the definition alone."""
+        """What scores are read against: exact numbers of the definition first, then trained bounds."""
 
     def __init__(
         self,

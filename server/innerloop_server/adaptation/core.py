@@ -149,7 +149,7 @@ class EngineCore:
         ready = [
             Ready(
                 key,
-                seat.priority,
+                Priority.ACT if isinstance(seat.running.need, ActNeed) else seat.priority,
                 seat.running.arrival,
                 kernels.group_key(seat.running.need),
                 kernels.weight(seat.running.need),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from innerloop_server import faults
 from innerloop_server.adaptation import budget
 from innerloop_server.adaptation.engine import Engine
 from innerloop_server.adaptation.guard import MINIMUM_EPISODES
@@ -120,6 +121,7 @@ class SessionHub:
         new, ref = await self._opening(owner, message)
         limit = self._settings.limits.sessions_per_owner
         record, fresh = await asyncio.to_thread(self._store.create_session, new, limit)
+        faults.point("open.after")
         if not fresh:
             return await self.resume(owner, record.id, 0, sequence=1)
         async with self._lock(record.id):

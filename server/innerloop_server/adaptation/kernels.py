@@ -36,8 +36,8 @@ def group_key(need: Need) -> Hashable:
     """Needs with equal keys can be served as one batch: same revision, phase and shapes."""
     revision = need.resident.revision.ref.hash
     if isinstance(need, RolloutNeed):
-        task = need.resident.task
-        return ("rollout", revision, task.family if task else "", need.episodes, need.greedy, need.evaluation)
+        task, simulator = need.resident.task, need.resident.simulator
+        return ("rollout", revision, simulator, task and task.family, need.episodes, need.greedy, need.evaluation)
     if isinstance(need, AdaptNeed):
         return ("adapt", revision, need.experience.rewards.shape[1], _capacity(need))
     return ("act", revision, need.observations.shape)

@@ -227,6 +227,7 @@ class LiveSession:
         try:
             while True:
                 stepped = await ahead
+                faults.point("step.computed")
                 finish = self._finish_sequence
                 reason = self._reached(StepTaken.of(stepped, self.record, 0), after=stepped)
                 if reason is None and finish is not None:
@@ -258,6 +259,7 @@ class LiveSession:
             replies.append(Accepted(message.sequence, self._episodes.pending))
         else:
             acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,)))
+            faults.point("acted")
             self._episodes.acted(message, acted)
             replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
         self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
@@ -265,6 +267,7 @@ class LiveSession:
 
     async def _take_trajectories(self, message: Trajectories) -> None:
         self._check_lag(message.step, exact=message.log_probs is None)
+        faults.point("experience")
         self._episodes.add(message)
         wanted = self.options.episodes_per_step
         if wanted and self._episodes.pending >= wanted:

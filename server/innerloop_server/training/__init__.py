@@ -1,7 +1,27 @@
 """The outer loop: tasks from a generator, episodes from a simulator, a meta-update, again.
 
-- :mod:`~innerloop_server.training.outer_loop`: one meta-update as a function of values; checkpoints.
-- :mod:`~innerloop_server.training.collect`: where its episodes come from.
+One training:
+
+- :mod:`~innerloop_server.training.outer_loop`: one meta-update as a function of values; the bytes of a checkpoint.
+- :mod:`~innerloop_server.training.collect`, :mod:`~innerloop_server.training.actor_collect`: where its episodes come
+  from.
 - :mod:`~innerloop_server.training.optimiser`: Adam as a value.
 - :mod:`~innerloop_server.training.specs`: binding a method to a family; the settings lie in ``configs/``.
+- :mod:`~innerloop_server.training.trainer`: the process that runs it, in a folder that
+  :mod:`~innerloop_server.training.run`, :mod:`~innerloop_server.training.checkpoints`,
+  :mod:`~innerloop_server.training.metrics`, :mod:`~innerloop_server.training.curves` and
+  :mod:`~innerloop_server.training.candidates` describe.
+- :mod:`~innerloop_server.training.offline`: the same without a server.
+
+All trainings of a server, in its event loop and without torch:
+
+- :mod:`~innerloop_server.training.requests`: from what is asked for to what a run is.
+- :mod:`~innerloop_server.training.supervisor`: started, paused, followed, restarted; with
+  :mod:`~innerloop_server.training.intake`, :mod:`~innerloop_server.training.process`,
+  :mod:`~innerloop_server.training.messages` and :mod:`~innerloop_server.training.bells`.
+- :mod:`~innerloop_server.training.adoption`, :mod:`~innerloop_server.training.promotion`: from a candidate to a
+  champion.
+- :mod:`~innerloop_server.training.zoo`: learners that are shipped.
+
+And the bounds that learners are read against: :mod:`~innerloop_server.training.references`.
 """

@@ -22,16 +22,16 @@ class Curves:
         """
         from torch.utils.tensorboard import SummaryWriter  # brings protobuf, which no other process here wants
 
-        self._writer = SummaryWriter(str(directory), purge_step=update + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(directory), purge_step=update + 1)
 
     def add(self, metrics: UpdateMetrics) -> None:
         """One point a curve: ``return/0``, ``return/1``, ..., ``kl/0``, ..., ``training/loss``, ``time/...``."""
         for name, value in metrics.values.items():
-            self._writer.add_scalar(_tag(name), value, metrics.update)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(_tag(name), value, metrics.update)
 
     def flush(self) -> None:
         """Hand everything to the disk."""
-        self._writer.flush()  # type: ignore[no-untyped-call]
+        self._writer.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -39,7 +39,7 @@ class Curves:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 def _tag(name: str) -> str:

@@ -169,7 +169,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--actors", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="actor processes")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; one that is there is gone on with")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ from innerloop_server.actors.supervision import THREAD_VARIABLES
 from innerloop_server.training.messages import Message, decode
 from innerloop_server.training.run import RunFolder
 
-MODULE = "innerloop_server.training.trainer"
+MODULE = "innerloop_server.training"
 
 
 class Trainer(Protocol):
@@ -61,7 +61,7 @@ class TrainerProcess:
         """
         with folder.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", MODULE, "--run", str(folder.path), "--supervised"),
+                *(sys.executable, "-m", MODULE, "run", "--run", str(folder.path), "--supervised"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

@@ -21,6 +21,9 @@ from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 
+REMEMBERED = 8
+"""Results that a validator keeps."""
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -129,12 +132,22 @@ def validator(
         engine: adapts and runs the episodes.
         registry: where families are looked up.
         plan_for: which tasks, steps and episodes.
+
+    Returns:
+        A function that remembers the last few results: a champion is challenged often, and scores the same each time.
     """
+    remembered: dict[str, Validation] = {}
 
     async def validate(revision: RevisionRef) -> Validation:
+        if revision.hash in remembered:
+            return remembered[revision.hash]
         family = registry.get(revision.spec.family)
         plan = plan_for(family, revision.spec)
         result = await evaluate(engine, plan, draw_tasks(family, plan), revision)
-        return Validation(result.returns[:, -1], result.scores, plan.to_json())
+        validation = Validation(result.returns[:, -1], result.scores, plan.to_json())
+        if len(remembered) >= REMEMBERED:
+            del remembered[next(iter(remembered))]
+        remembered[revision.hash] = validation
+        return validation
 
     return validate

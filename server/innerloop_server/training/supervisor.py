@@ -285,7 +285,7 @@ class TrainingSupervisor:
                 await self._run(self._active)
             except Exception as error:  # whatever it is, it is this training's end and not the supervisor's
                 message = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
-                _log.exception("training_failed", training=training_id)
+                _log.exception("training failed", training=training_id)
                 await self._change(training_id, state=TrainingState.FAILED, error=message)
             finally:
                 self._active = None
@@ -307,7 +307,7 @@ class TrainingSupervisor:
                     await self._change(active.training_id, state=TrainingState.PAUSED)
                 return
             deaths = 1 if progressed else deaths + 1
-            _log.warning("trainer_died", training=active.training_id, deaths=deaths)
+            _log.warning("trainer died", training=active.training_id, deaths=deaths)
             if deaths >= MOST_DEATHS:
                 error = f"the trainer died {deaths} times in a row; see {folder.log}"
                 await self._change(active.training_id, state=TrainingState.FAILED, error=error)
@@ -358,7 +358,7 @@ class TrainingSupervisor:
             candidate = await asyncio.to_thread(candidates.read, folder, update)
             revision = await adopt(self._store, self._validate, await self.get(training_id), candidate)
             _log.info(
-                "revision_made",
+                "revision made",
                 training=training_id,
                 revision=f"learners/{revision.learner_id}/revisions/{revision.number}",
                 **revision.manifest["promotion"],

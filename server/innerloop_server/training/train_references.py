@@ -43,19 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/train-references", description=__doc__)
     parser.add_argument("family")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--kinds", nargs="+", choices=references.KINDS, default=list(references.KINDS))
     parser.add_argument("--out", type=Path, default=Path(zoo.__path__[0]) / "references")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     family = load_registry().get(options.family)
-    command = " ".join(["scripts/train-references", family.name, "--seeds", *map(str, options.seeds)])
-    manifest = train_family(family, options.seeds, options.out, command)
-    for kind, entry in manifest["references"].items():
+    manifest = train_family(family, options.kinds, options.seeds, options.out)
+    for kind in options.kinds:
+        entry = manifest["references"][kind]
         print(f"{family.name} {kind}: {entry['value']:.2f} ({entry['acting']}, seed {entry['seed']})")  # noqa: T201
     return 0
 
 
-def train_family(family: Family, seeds: Sequence[int], out: Path, command: str) -> dict[str, Any]:
-    """Train and score both references with every seed; write ``<family>.json`` and the best policies to ``out``.
+def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str, Any]:
+    """Train and score references with every seed; write ``<family>.json`` and the best policies to ``out``. Kinds that
+    are not asked for stay as they are.
 
     Returns:
         The manifest.
@@ -63,10 +65,12 @@ def train_family(family: Family, seeds: Sequence[int], out: Path, command: str) 
     plan = fixed_plan(family)
     tasks = draw_tasks(family, plan)
     out.mkdir(parents=True, exist_ok=True)
-    entries = {kind: _entry(family, kind, seeds, plan, tasks, out) for kind in references.KINDS}
+    file = out / f"{family.name}.json"
+    entries = json.loads(file.read_text(encoding="utf-8"))["references"] if file.is_file() else {}
+    entries |= {kind: _entry(family, kind, seeds, plan, tasks, out) for kind in kinds}
     manifest = {
         "family": family.name,
-        "references": entries,
+        "references": {kind: entries[kind] for kind in references.KINDS if kind in entries},
         "test": {
             "split": plan.split,
             "task_seed": plan.task_seed,
@@ -74,11 +78,8 @@ def train_family(family: Family, seeds: Sequence[int], out: Path, command: str) 
             "episodes": plan.evaluation_episodes,
             "seed": plan.seed,
         },
-        "command": command,
-        "versions": {name: importlib.metadata.version(name) for name in ("innerloop", "torch", "numpy", "gymnasium")}
-        | {"python": platform.python_version()},
     }
-    (out / f"{family.name}.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
@@ -128,6 +129,9 @@ def _entry(
         ),
         "weights": name,
         "sha256": hashlib.sha256(data).hexdigest(),
+        "command": " ".join(["scripts/train-references", family.name, "--kinds", kind, "--seeds", *map(str, seeds)]),
+        "versions": {name: importlib.metadata.version(name) for name in ("innerloop", "torch", "numpy", "gymnasium")}
+        | {"python": platform.python_version()},
         "settings": learner.settings.to_json(),
         "runs": runs,
     }

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m innerloop_server.training.trainer --run DIR [--supervised]
+    python -m innerloop_server.training run --run DIR [--supervised]
 
 Supervised, it speaks ``messages`` on standard output, takes SIGTERM as "pause with a checkpoint", and ends at once
 when its standard input closes: that is, when whoever started it is gone, however that came about.
@@ -258,7 +258,3 @@ def _end_with_supervisor() -> None:
     while os.read(0, 4096):
         pass
     os._exit(ORPHANED)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -162,7 +162,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(target)  # noqa: T201
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

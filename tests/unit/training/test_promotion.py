@@ -80,11 +80,13 @@ def test_an_engine_scores_the_same_revision_the_same(tmp_path: Path) -> None:
         return replace(validation_plan(family, spec), tasks=3, evaluation_episodes=2)  # type: ignore[arg-type]
 
     engine = LocalEngine(EngineCore(registry, torch.device("cpu"), device_rows=8))
-    validate = validator(engine, registry, small)
     ref = RevisionRef("it", candidate.hash, str(candidate.path), folder.settings().spec)
 
     async def twice() -> tuple[Validation, Validation]:
-        return await validate(ref), await validate(ref)
+        validate = validator(engine, registry, small)
+        first = await validate(ref)
+        assert await validate(ref) is first
+        return first, await validator(engine, registry, small)(ref)
 
     one, two = asyncio.run(twice())
     assert one.returns.shape == (3,)

@@ -61,16 +61,23 @@ def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch
     monkeypatch.setattr(train_references, "draw_tasks", lambda family, plan: [sample_task(family, 1, Split.TEST, 0)])
     assert train_references.main(["pendulum-dynamics", "--seeds", "3", "4", "--out", str(tmp_path)]) == 0
     manifest = json.loads((tmp_path / "pendulum-dynamics.json").read_text())
-    assert manifest["command"] == "scripts/train-references pendulum-dynamics --seeds 3 4"
     for kind in references.KINDS:
         entry = manifest["references"][kind]
+        assert entry["command"] == f"scripts/train-references pendulum-dynamics --kinds {kind} --seeds 3 4"
         assert [run["seed"] for run in entry["runs"]] == [3, 4]
         best = max(
             (run[acting]["mean"], run["seed"], acting) for run in entry["runs"] for acting in ("greedy", "sampled")
         )
         assert (entry["value"], entry["seed"], entry["acting"]) == best
         assert load_policy(tmp_path / entry["weights"]).header.learner == f"pendulum-dynamics-{kind}"
-        assert f"pendulum-dynamics {kind}: {entry['value']:.2f}" in capsys.readouterr().out or kind == "oracle"
+    said = capsys.readouterr().out
+    assert [f"{manifest['references'][kind]['value']:.2f}" in said for kind in references.KINDS] == [True, True]
+
+    arguments = ["pendulum-dynamics", "--kinds", "memoryless", "--seeds", "5", "--out", str(tmp_path)]
+    assert train_references.main(arguments) == 0
+    after = json.loads((tmp_path / "pendulum-dynamics.json").read_text())["references"]
+    assert after["oracle"] == manifest["references"]["oracle"]
+    assert [run["seed"] for run in after["memoryless"]["runs"]] == [5]
 
 
 def test_actors_run_the_same_kind_of_episodes() -> None:

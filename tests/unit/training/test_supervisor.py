@@ -154,6 +154,18 @@ async def test_the_next_server_goes_on(store: Store, twin: RunFolder) -> None:
     assert len(store.list_revisions(LEARNER).items) == 1
 
 
+async def test_a_candidate_that_is_told_again_is_kept_once(store: Store) -> None:
+    async with threaded(store) as supervisor:
+        record = await supervisor.start(tiny_request(settings={**LONG, "revision_every": 1}), "ann")
+        for _ in range(2):
+            await updates_until(supervisor, record.id, store.get_training(record.id).update + 2)
+            paused = await supervisor.pause(record.id)
+            kept = [revision.manifest["update"] for revision in store.list_revisions(LEARNER).items]
+            assert kept == list(range(paused.update, 0, -1))
+            await supervisor.resume(record.id)
+        await supervisor.pause(record.id)
+
+
 async def test_a_validation_that_fails_can_be_had_again(store: Store) -> None:
     broken = True
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.numpy
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # training_support
 from training_support import actors_run, final_weights, logged, newest_checkpoint, tiny_run, tiny_settings
@@ -190,6 +192,15 @@ def test_actors_run_a_training_too(tmp_path: Path) -> None:
     run_to_end(again)
     assert logged(folder) == logged(again)
     assert final_weights(folder) == final_weights(again)
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_best_device_there_is(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(replace(tiny_settings(updates=1), device="auto"))
+    assert run_to_end(folder)[-1] == Done(1)
+    (manifest,) = folder.revisions.glob("*/manifest.json")
+    assert json.loads(manifest.read_bytes())["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_settings_survive_the_trip_through_their_file(tmp_path: Path) -> None:

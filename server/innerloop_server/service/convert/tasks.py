@@ -9,6 +9,7 @@ import numpy as np
 from innerloop.v1 import task_pb2
 from innerloop_server.domain import Reference, Task
 from innerloop_server.errors import InvalidField, NotFound
+from innerloop_server.evaluation.references import references
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb
 from innerloop_server.service.convert.enums import SIMULATORS, split_to_pb
 from innerloop_server.service.convert.names import FAMILY, LONGEST
@@ -39,7 +40,7 @@ def family_to_pb(family: Family) -> task_pb2.Family:
         episodes_per_trial=family.episodes_per_trial,
         discount=family.discount,
         simulators=[SIMULATORS[simulator] for simulator in family.simulators],
-        references=[reference_to_pb(reference) for reference in family.references],
+        references=[reference_to_pb(reference) for reference in references(family)],
         missing_extra=extra.name if extra is not None and extra.missing else "",
     )
 

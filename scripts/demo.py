@@ -1,0 +1,227 @@
+"""What scripts/run shows: three families adapt at once through a real server, and the policies run without it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+import innerloop
+from innerloop_server.tasks.gymnasium import make_env
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+STEPS = 3
+EPISODES_PER_STEP = 20
+TASK_SEED = 2026
+NAVIGATION = "navigation-2d"
+TASKS = {NAVIGATION: 8, "cartpole-dynamics": 4, "pendulum-dynamics": 4}
+"""Unseen test tasks of each family."""
+
+
+@dataclass
+class Run:
+    """One adaptation."""
+
+    family: str
+    task: innerloop.Task
+    steps: list[innerloop.Step] = field(default_factory=list)
+    start: innerloop.Policy | None = None
+    policy: innerloop.Policy | None = None
+    policy_name: str = ""
+
+    @property
+    def returns(self) -> list[float]:
+        """Mean return before any step, and as each step's update left it: a step that the guard took back keeps the
+        return of the state that it went back to."""
+        curve = [self.steps[0].pre_return]
+        for step in self.steps:
+            curve.append(curve[-1] if step.guarded else float(step.post_return or 0.0))
+        return curve
+
+
+def main() -> int:
+    """Run the demonstration; exit status 1 when a policy did not improve, or acts differently from the served one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--picture", type=Path, default=Path("out/adaptation.png"), help="where the picture goes")
+    args = parser.parse_args()
+    console = Console()
+    began = time.perf_counter()
+    console.print("Starting a private server ...")
+    with innerloop.embedded() as client:
+        ready = time.perf_counter()
+        console.print(f"Serving on {client.address} after {ready - began:.1f} s. Adapting to tasks nobody has seen:\n")
+        runs = adapt_all(client, console)
+        took = time.perf_counter() - ready
+        references = {name: {r.name: r.value for r in client.family(name).references} for name in TASKS}
+        print_table(console, runs, references)
+        differences = [largest_difference(client, run) for run in runs]
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(args.picture, runs, references)
+    console.print(f"{len(runs)} sessions adapted at once in {took:.1f} s. Picture: {args.picture}")
+    console.print(f"Downloaded policies act like the served ones (largest difference {max(differences):.1e}).\n")
+    console.print("What to type next (in the virtual environment: . .venv/bin/activate):")
+    for line in (
+        "innerloop families                                    # what there is to adapt to",
+        "innerloop adapt navigation-2d --param goal=0.3,-0.4   # your own task",
+        "innerloop evaluate cartpole-dynamics                  # scores beside their bounds",
+        "innerloop serve                                       # a server to stay",
+    ):
+        console.print("  " + line, highlight=False)
+    improved = all(np.mean([r.returns[-1] - r.returns[0] for r in runs if r.family == name]) > 0 for name in TASKS)
+    return 0 if improved and max(differences) < 1e-5 else 1
+
+
+def adapt_all(client: innerloop.Client, console: Console) -> list[Run]:
+    """Every task in a session of its own, all at the same time."""
+    runs = [
+        Run(family, task)
+        for family, count in TASKS.items()
+        for task in client.sample_tasks(family, split="test", seed=TASK_SEED, count=count)
+    ]
+    columns = (TextColumn("{task.description:<20}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+    errors: list[BaseException] = []
+    with Progress(*columns, console=console) as progress:
+        bars = {family: progress.add_task(family, total=count * STEPS, note="") for family, count in TASKS.items()}
+        threads = [
+            threading.Thread(target=_guarded, args=(errors, adapt, client, run, progress, bars[run.family], runs))
+            for run in runs
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return runs
+
+
+def _guarded(errors: list[BaseException], function: object, *args: object) -> None:
+    try:
+        function(*args)  # type: ignore[operator]
+    except BaseException as error:
+        errors.append(error)
+
+
+def adapt(client: innerloop.Client, run: Run, progress: Progress, bar: TaskID, runs: Sequence[Run]) -> None:
+    """One session, from its first message to the downloaded policy."""
+    adaptation = client.adapt(
+        run.family,
+        run.task,
+        steps=STEPS,
+        episodes_per_step=EPISODES_PER_STEP,
+        seed=1,
+        policy_in_steps=True,
+        progress=False,
+    )
+    run.start = adaptation.opened.policy
+    for step in adaptation:
+        run.steps.append(step)
+        mean = np.mean([r.returns[-1] for r in runs if r.family == run.family and r.steps])
+        progress.update(bar, advance=1, note=f"mean return {mean:8.1f}")
+    run.policy = adaptation.policy()
+    run.policy_name = adaptation.result().policy.name
+
+
+def print_table(console: Console, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
+    """Before, after each step, and what it is read against: means over the tasks."""
+    table = Table("family", "tasks", "before", *(f"step {k}" for k in range(1, STEPS + 1)), "no adaptation", "oracle")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for family, count in TASKS.items():
+        curve = np.mean([run.returns for run in runs if run.family == family], axis=0)
+        bounds = references[family]
+        unadapted = bounds.get("memoryless", bounds.get("no-move"))
+        table.add_row(
+            family,
+            str(count),
+            *(f"{value:.1f}" for value in curve),
+            "" if unadapted is None else f"{unadapted:.1f}",
+            f"{bounds['oracle']:.1f}" if "oracle" in bounds else "",
+        )
+    console.print(table)
+    console.print(
+        "Mean returns of the tasks' own sampled episodes. no adaptation: the best policy that cannot adapt; "
+        "oracle: one that is told the hidden parameters.\n"
+    )
+
+
+def largest_difference(client: innerloop.Client, run: Run) -> float:
+    """Between what the downloaded policy does and what the server does with it, over random observations."""
+    assert run.policy is not None
+    shape = run.policy.header.observation_space.shape
+    observations = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    mine = run.policy.decide(observations, greedy=True)
+    served = client.act(run.policy_name, observations, greedy=True)
+    return float(
+        max(
+            np.abs(mine.environment.astype(float) - served.actions.astype(float)).max(),
+            np.abs(mine.log_prob.astype(float) - served.log_probs.astype(float)).max(),
+        )
+    )
+
+
+def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
+    """Paths of the navigation tasks before and after; return against adaptation step for every family."""
+    figure, axes = plt.subplot_mosaic(
+        [["before", "before", "after", "after", "after2", "after2"], ["r0", "r0", "r1", "r1", "r2", "r2"]],
+        figsize=(11, 7),
+        height_ratios=[1.25, 1],
+        layout="constrained",
+    )
+    navigation = [run for run in runs if run.family == NAVIGATION]
+    colours = plt.get_cmap("tab10").colors
+    for axis, k, title in (("before", 0, "before"), ("after", 1, "after 1 step"), ("after2", STEPS, f"after {STEPS}")):
+        ax = axes[axis]
+        for run, colour in zip(navigation, colours, strict=False):
+            policy = run.start if k == 0 else run.steps[k - 1].policy
+            assert policy is not None
+            for episode in range(3):
+                way = walk(policy, run.task, episode)
+                ax.plot(way[:, 0], way[:, 1], color=colour, alpha=0.7, linewidth=1.1)
+            goal = run.task.parameters["goal"]
+            ax.plot(goal[0], goal[1], marker="*", color=colour, markersize=15, markeredgecolor="black")
+        ax.set(title=f"{NAVIGATION}: {title}", xlim=(-0.75, 0.75), ylim=(-0.75, 0.75), aspect="equal")
+        ax.tick_params(labelsize=8)
+    for axis, (family, bounds) in zip(("r0", "r1", "r2"), references.items(), strict=True):
+        ax = axes[axis]
+        curves = np.array([run.returns for run in runs if run.family == family])
+        steps = np.arange(curves.shape[1])
+        ax.plot(steps, curves.T, color="0.75", linewidth=0.9)
+        ax.plot(steps, curves.mean(0), color="tab:blue", marker="o", linewidth=2, label="mean of the tasks")
+        for name, style in (("oracle", "--"), ("memoryless", ":"), ("no-move", ":")):
+            if name in bounds:
+                ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=name)
+        ax.set(title=family, xlabel="adaptation step", xticks=steps)
+        ax.legend(fontsize=8, loc="lower right")
+    axes["r0"].set_ylabel("return of an episode")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def walk(policy: innerloop.Policy, task: innerloop.Task, episode: int) -> np.ndarray:
+    """Positions [T + 1, 2] of one episode, run here: the policy needs no server."""
+    env = make_env(NAVIGATION, dict(task.parameters))
+    rng = np.random.default_rng(episode)
+    observation, _ = env.reset(seed=episode)
+    way, done = [observation], False
+    while not done:
+        observation, _, terminated, truncated, _ = env.step(policy.act(observation, rng=rng))
+        way.append(observation)
+        done = terminated or truncated
+    return np.array(way)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
