@@ -150,7 +150,7 @@ async def supervising(
         await supervisor.close()
 
 
-async def ended(supervisor: TrainingSupervisor, training_id: str, seconds: float = 60) -> Any:
+async def ended(supervisor: TrainingSupervisor, training_id: str, seconds: float = 100) -> Any:
     """The training's record once it is no longer running."""
 
     async def drain() -> Any:

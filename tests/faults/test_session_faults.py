@@ -46,23 +46,22 @@ def test_there_are_twenty_points() -> None:
         *(pytest.param(scenario, id=scenario.name, marks=pytest.mark.slow) for scenario in THOROUGH),
     ],
 )
-def test_nothing_acknowledged_is_lost(
-    scenario: Scenario, data_dir: Path, undisturbed: ServerProcess, record_testsuite_property: object
-) -> None:
-    twin = scenario.client(scenario.name.replace(" ", "-").replace(",", ""))
+def test_nothing_acknowledged_is_lost(scenario: Scenario, data_dir: Path, undisturbed: ServerProcess) -> None:
+    twin = scenario.client("twin-of-" + scenario.name.replace(" ", "-"))
     twin.run(undisturbed.address)
     client = scenario.client("killed")
+    found: list[int | None] = []
     for point in scenario.points:
         with served(data_dir, point, actors=scenario.actors) as server:
             with lost():
                 client.run(server.address)
             assert server.was_killed_at_its_point()
+        found.append(client.found)
     with served(data_dir, actors=scenario.actors) as server:
         client.run(server.address)
-    _print(scenario, client, twin)
+    found.append(client.found)
+    equal = (client.acknowledged, client.policy) == (twin.acknowledged, twin.policy)
+    for point, step in zip(scenario.points, found[1:], strict=True):
+        print(f"| {scenario.name} | `{point}` | yes | {step} | {'yes' if equal else 'NO'} |")  # noqa: T201 - the record
     assert client.acknowledged == twin.acknowledged
     assert client.policy == twin.policy
-
-
-def _print(scenario: Scenario, client: Client, twin: Client) -> None:
-    """One row a point, for docs/testing.md (``-s`` shows it)."""

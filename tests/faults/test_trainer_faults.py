@@ -23,7 +23,7 @@ from innerloop_server.training.metrics import UpdateMetrics
 from innerloop_server.training.run import RunFolder
 from innerloop_server.training.trainer import ORPHANED
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]  # a dozen processes that load torch, beside other tests
 
 UPDATES = 8
 POINTS = [
@@ -128,7 +128,7 @@ async def test_a_killed_trainer_is_started_again_and_followers_see_every_update_
                         pids.append(supervisor.pid)
                         os.kill(supervisor.pid, signal.SIGKILL)
 
-        await asyncio.wait_for(follow(), 90)
+        await asyncio.wait_for(follow(), 200)
         assert len(set(pids)) == 2
         assert seen == list(range(1, UPDATES + 1))
     assert store.get_training(record.id).state is TrainingState.DONE

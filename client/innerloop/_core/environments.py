@@ -249,13 +249,12 @@ class NextStepRows:
             final_observations=_where(terminated | truncated, observations),
         )
         ended = now.done
-        if self._held is not None:  # these rows were reset just now: their episode's end can be told
+        if self._held is not None:  # these rows were reset just now: the end of their episode can be told
             for i, row in enumerate(self._held.rows):
                 now.rewards[row] = self._held.rewards[i]
                 now.terminated[row] = self._held.terminated[i]
                 now.truncated[row] = self._held.truncated[i]
                 now.final_observations[row] = self._held.final_observations[i]
-                ended[row] = False
         self._held = _take(now, ended) if ended.any() else None
         return _take(now, ~ended)
 

@@ -47,7 +47,7 @@ class EnvironmentCache:
     """Lends environments by task and keeps those that came back, the least recently used going first.
 
     A cached environment is reset with a seed before it is stepped, so a new one would have behaved the same.
-    An environment whose unwrapped self has ``set_task(parameters)`` can become any task of its family.
+    An environment with ``set_task(parameters)``, on itself or on a wrapper, can become any task of its family.
     """
 
     def __init__(self, source: str, capacity: int) -> None:
@@ -76,9 +76,9 @@ class EnvironmentCache:
             if self._idle[key][:2] == (name, digest):
                 return self._idle.pop(key)[2]
         for key, (family, _, environment) in self._idle.items():
-            if family == name and hasattr(environment.unwrapped, "set_task"):
+            if family == name and environment.has_wrapper_attr("set_task"):
                 del self._idle[key]
-                environment.unwrapped.set_task(dict(parameters))
+                environment.get_wrapper_attr("set_task")(dict(parameters))
                 return environment
         if self._registry is None:
             self._registry = load_source(self._source)

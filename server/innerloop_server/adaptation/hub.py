@@ -89,7 +89,7 @@ class SessionHub:
         """Take no new sessions, and tell every stream."""
         self._draining = True
         for live in list(self._live.values()):
-            await live.announce(Draining(remaining_seconds))
+            live.announce(Draining(remaining_seconds))
 
     def engine_lost(self) -> None:
         """The engine's process has died: every stream ends, and its client resumes."""
@@ -118,6 +118,12 @@ class SessionHub:
             Unavailable: the server is draining, or the engine restarting.
         """
         self._refuse_when_draining()
+        if not message.request_id:
+            return await self._open(owner, message)
+        async with self._lock(f"{owner} {message.request_id}"):  # two at once must not both attach
+            return await self._open(owner, message)
+
+    async def _open(self, owner: str, message: Open) -> LiveSession | Ended:
         new, ref = await self._opening(owner, message)
         limit = self._settings.limits.sessions_per_owner
         record, fresh = await asyncio.to_thread(self._store.create_session, new, limit)
@@ -127,7 +133,7 @@ class SessionHub:
         async with self._lock(record.id):
             try:
                 return await self._attach(record, ref, sequence=1, last_step=0)
-            except InnerloopError:
+            except BaseException:  # the caller's going away too
                 if not message.request_id:  # nobody could ever come back to it
                     await asyncio.to_thread(self._store.cancel_session, record.id)
                 raise
@@ -143,14 +149,14 @@ class SessionHub:
             Unavailable: the server is draining, or the engine restarting.
         """
         self._refuse_when_draining()
-        await asyncio.to_thread(self._store.get_session, session_id, owner)
+        record = await asyncio.to_thread(self._store.get_session, session_id, owner)
+        if last_step > record.step:  # before the stream that is attached suffers; steps only ever grow
+            raise InvalidField("resume.last_step", f"{last_step} is after the last durable step, {record.step}")
         async with self._lock(session_id):
             if (live := self._live.get(session_id)) is not None:
                 live.fail(PreconditionFailed("another stream resumed this session", reason="TAKEN_OVER"))
                 await self._let_go(live)
             record = await asyncio.to_thread(self._store.get_session, session_id, owner)
-            if last_step > record.step:
-                raise InvalidField("resume.last_step", f"{last_step} is after the last durable step, {record.step}")
             if record.state is SessionState.FINISHED:
                 return await self._ended(record, last_step, sequence)
             if record.state is not SessionState.ACTIVE:
@@ -341,7 +347,10 @@ class SessionHub:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                await asyncio.to_thread(self._store.touch, list(self._live))
+                attached = list(self._live.values())
+                renewed = await asyncio.to_thread(self._store.touch, [live.record.id for live in attached])
+                for live in attached:
+                    live.renewed(renewed)
                 for session_id in await asyncio.to_thread(self._store.expire):
                     self._parked.pop(session_id, None)
                     log.info("session expired", session=session_id)

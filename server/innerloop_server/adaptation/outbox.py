@@ -27,6 +27,10 @@ class Outbox:
         while len(self._messages) >= CAPACITY and not self._ended:
             self._room.clear()
             await self._room.wait()
+        self.add(message)
+
+    def add(self, message: ServerMessage) -> None:
+        """Add a message at once, room or not: for what may not wait for a slow client."""
         if not self._ended:
             self._messages.append(message)
             self._changed.set()

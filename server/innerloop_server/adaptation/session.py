@@ -102,6 +102,8 @@ class LiveSession:
         self._worker: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[Any] | None = None
         self._caught_up = asyncio.Event()
+        self._receiving = asyncio.Lock()
+        self._closed = False
         self._finish_sequence: int | None = None
 
     # -- the stream's side ----------------------------------------------------------------------------------------
@@ -141,6 +143,12 @@ class LiveSession:
             InnerloopError: the message cannot be; the session goes on, the stream ends.
         """
         await self._caught_up.wait()
+        async with self._receiving:
+            if self._closed:  # another stream has the session by now, and its books
+                raise PreconditionFailed("another stream resumed this session", reason="TAKEN_OVER")
+            await self._receive(message)
+
+    async def _receive(self, message: ClientMessage) -> None:
         if not self._replies.admit(message.sequence):
             await self._repeat(message.sequence)
         elif isinstance(message, Finish):
@@ -163,9 +171,13 @@ class LiveSession:
         """End the stream with an error; the session itself stays."""
         self._outbox.fail(error)
 
-    async def announce(self, message: ServerMessage) -> None:
-        """Say something unasked."""
-        await self._outbox.put(message)
+    def announce(self, message: ServerMessage) -> None:
+        """Say something unasked, however far behind the client is."""
+        self._outbox.add(message)
+
+    def renewed(self, now: float) -> None:
+        """The lease was renewed on disk at ``now``."""
+        self.record = replace(self.record, expires_at=now + self.record.lease_seconds)
 
     async def close(self) -> Parked | None:
         """Let go: free the device row and actor slots at once, then wait for a step that is being made durable.
@@ -173,6 +185,7 @@ class LiveSession:
         Returns:
             What to keep for the next stream; ``None`` where there is nothing.
         """
+        self._closed = True
         self._engine.detach(self.key)
         self._outbox.end()
         if self._worker is not None:
@@ -180,6 +193,9 @@ class LiveSession:
             await asyncio.wait([self._worker])
         if self._settling is not None and not self._settling.done():
             await asyncio.wait([self._settling])
+        self._caught_up.set()
+        async with self._receiving:  # a message that is half taken in ends first: what is parked changes no more
+            pass
         if self.record.simulated or self.record.policy_id:
             return None
         self._episodes.drop_open()
@@ -199,11 +215,12 @@ class LiveSession:
                 )
             )
             last = await self._say_again(last_step)
-            self._caught_up.set()
-            # A budget that was reached before the server went down is found here again.
+            # A budget that was reached before the server went down is found here again; no message may come between.
             if self.record.step and (reason := self._reached(last)) is not None:
                 await self._finish(reason, 0, [])
-            elif self.record.simulated:
+                return
+            self._caught_up.set()
+            if self.record.simulated:
                 await self._simulate()
         except asyncio.CancelledError:
             raise
@@ -223,7 +240,7 @@ class LiveSession:
 
     async def _simulate(self) -> None:
         """Step after step until a bound is reached. The next step is computed while this one goes to disk."""
-        ahead = asyncio.ensure_future(self._engine.step(self._next_step(self.record.step + 1)))
+        ahead = self._order_step(self.record.step + 1)
         try:
             while True:
                 stepped = await ahead
@@ -233,7 +250,7 @@ class LiveSession:
                 if reason is None and finish is not None:
                     reason = EndReason.FINISHED
                 if reason is None:
-                    ahead = asyncio.ensure_future(self._engine.step(self._next_step(stepped.number + 1)))
+                    ahead = self._order_step(stepped.number + 1)
                 event = await self._shielded(self._settle(stepped, None, 0))
                 await self._outbox.put(event)
                 if reason is not None:
@@ -242,8 +259,11 @@ class LiveSession:
         finally:
             ahead.cancel()
 
-    def _next_step(self, number: int) -> StepOrder:
-        return StepOrder(self.key, number, policy=self.options.policy_in_steps)
+    def _order_step(self, number: int) -> asyncio.Task[Stepped]:
+        order = StepOrder(self.key, number, policy=self.options.policy_in_steps)
+        task = asyncio.get_running_loop().create_task(self._engine.step(order))
+        task.add_done_callback(_looked_at)
+        return task
 
     async def _observe(self, message: Observe) -> None:
         self._check_lag(message.step)
@@ -388,6 +408,12 @@ class LiveSession:
         task = asyncio.get_running_loop().create_task(work)
         self._settling = task
         return await asyncio.shield(task)
+
+
+def _looked_at(task: asyncio.Task[Stepped]) -> None:
+    """A step that fails when nobody waits for it any more is nothing to complain about."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _session_ended(session_id: str) -> PreconditionFailed:

@@ -82,9 +82,12 @@ class Sessions(Room):
         with self._database.read() as connection:
             return _count_active(connection, owner)
 
-    def touch(self, session_ids: Iterable[str], now: float | None = None) -> None:
+    def touch(self, session_ids: Iterable[str], now: float | None = None) -> float:
         """Renew leases: each lasts its session's ``lease_seconds`` from ``now``. Sessions that ended are left alone,
         so a batch may hold some.
+
+        Returns:
+            ``now``, by the store's clock where none was given.
         """
         now = self._clock() if now is None else now
         renew = (
@@ -96,6 +99,7 @@ class Sessions(Room):
         if batch:
             with self._database.write() as connection:
                 connection.execute(renew, batch)
+        return now
 
     def finish_session(
         self,

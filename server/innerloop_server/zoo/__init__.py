@@ -1,0 +1,1 @@
+"""Shipped learners and trained references: data only."""

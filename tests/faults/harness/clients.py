@@ -81,8 +81,8 @@ class Client:
     session: str = ""
     acknowledged: dict[int, str] = field(default_factory=dict)
     """Step -> state hash."""
-    resumed_at: list[int] = field(default_factory=list)
-    """The durable step that each beginning found."""
+    found: int | None = None
+    """The durable step that the last :meth:`run` was told of first; ``None``: it was told nothing."""
     policy: str = ""
     """SHA-256 of the finished policy's file."""
 
@@ -92,6 +92,7 @@ class Client:
         Raises:
             Lost: the server is gone.
         """
+        self.found = None
         with grpc.insecure_channel(address) as channel:
             talk = Conversation(channel, self._first())
             try:
@@ -99,8 +100,7 @@ class Client:
                 assert opened.session
                 assert self.session in ("", opened.session)
                 assert opened.step >= len(self.acknowledged), "an acknowledged step is gone"
-                self.session = opened.session
-                self.resumed_at.append(opened.step)
+                self.session, self.found = opened.session, opened.step
                 for number in range(1, opened.step + 1):
                     self._acknowledge(talk.receive().step, number)
                 self.converse(talk, opened)

@@ -57,11 +57,11 @@ QUICK = (
 """Run every time."""
 
 THOROUGH = (
-    Scenario("simulated, long", _batch, ("open.after:1", "journal.before:1", "answer.after:3", "finish.before:1")),
-    Scenario("simulated, bounded by episodes", _bounded, ("step.computed:2", "journal.after:1", "finish.after:1")),
+    Scenario("simulated again", _batch, ("open.after:1", "journal.before:1", "answer.after:3", "finish.before:1")),
+    Scenario("simulated bounded by episodes", _bounded, ("step.computed:2", "journal.after:1", "finish.after:1")),
     Scenario("simulated by actors", _actors, ("step.computed:1", "answer.after:2"), actors=1),
-    Scenario("client-owned, long", _rows, ("acted:4", "adapt.before:1", "adapt.after:1", "answer.before:18")),
-    Scenario("client-owned, automatic", _rows_automatic, ("journal.after:1", "finish.after:1")),
-    Scenario("client-owned, whole episodes", _experience, ("experience:2",)),
+    Scenario("client-owned again", _rows, ("acted:4", "adapt.before:1", "adapt.after:1", "answer.before:18")),
+    Scenario("client-owned automatic", _rows_automatic, ("journal.after:1", "finish.after:1")),
+    Scenario("client-owned whole episodes", _experience, ("experience:2",)),
 )
 """Run with ``--slow``; together with ``QUICK`` they are the twenty."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))  # drift, hub_support
+sys.path.insert(0, str(Path(__file__).parent))  # drift, drift_family, hub_support
 
 
 @pytest.fixture(autouse=True)

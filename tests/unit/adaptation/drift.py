@@ -1,8 +1,4 @@
-"""A family that is quick to run: a point drifts by its task's own speed plus the action, for a few steps.
-
-``fault`` makes a task that misbehaves: 1 raises, 2 pays rewards that no update survives. Its environment face sits
-under the same registry, so that environment actors can run it (``module:registry``).
-"""
+"""The drift family on the device: its batch face, learners on it, and engines that serve them."""
 
 from __future__ import annotations
 
@@ -10,23 +6,20 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import safetensors.torch
 import torch
-from gymnasium.wrappers import TimeLimit
+from drift_family import DIVERGES, HORIZON, RAISES, Drift, registry
 
-from innerloop.arrays import Arrays, Box, Space
+from innerloop.arrays import Arrays
 from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import Attach, RevisionRef
-from innerloop_server.domain import Features, LearnerSpec, Simulator, Task
+from innerloop_server.domain import LearnerSpec, Simulator, Task
 from innerloop_server.learners.registry import build
-from innerloop_server.tasks.family import Family, TaskBatch
-from innerloop_server.tasks.registry import Registry
 
-HORIZON = 6
-RAISES, DIVERGES = 1, 2
+SOURCE = "drift_family:registry"
+__all__ = ["DIVERGES", "HORIZON", "RAISES", "Drift", "registry"]
 
 
 class DriftBatch:
@@ -48,52 +41,8 @@ class DriftBatch:
             raise RuntimeError("the motor is on fire")
         state = state + self.speed + 0.1 * action.double().reshape(state.shape)
         reward = -state[..., 0].abs().float()
-        reward = torch.where(self.fault == DIVERGES, reward * 1e38, reward)
+        reward = torch.where(self.fault == DIVERGES, torch.nan * reward, reward)
         return state, state.float(), reward, state[..., 0].abs() > 2
-
-
-class DriftEnv(gymnasium.Env[Any, Any]):
-    """One task."""
-
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
-
-    def __init__(self, speed: float, fault: int) -> None:
-        self.speed, self.fault = speed, fault
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.state = float(self.np_random.random()) - 0.5
-        return np.float32([self.state]), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self.fault == RAISES:
-            raise RuntimeError("the motor is on fire")
-        self.state += self.speed + 0.1 * float(action[0])
-        return np.float32([self.state]), -abs(self.state), abs(self.state) > 2, False, {}
-
-
-class Drift(Family):
-    name = "drift"
-    title = "Stay at zero"
-    description = "For tests."
-    horizon = HORIZON
-    baseline = Features()
-    observation_space: Space = Box.of(-np.inf, np.inf, (1,))
-    action_space: Space = Box.of(-1.0, 1.0, (1,))
-    parameter_space = gymnasium.spaces.Dict(
-        {"speed": gymnasium.spaces.Box(-1.0, 1.0, (), np.float64), "fault": gymnasium.spaces.Discrete(3)}
-    )
-
-    def make(self, task: Task) -> gymnasium.Env[Any, Any]:
-        return TimeLimit(DriftEnv(float(task.parameters["speed"]), int(task.parameters["fault"])), HORIZON)
-
-    def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:
-        return DriftBatch(parameters, device)
-
-
-def registry() -> Registry:
-    return Registry({"drift": Drift()})
 
 
 def task(speed: float = 0.1, fault: int = 0) -> Task:

@@ -219,7 +219,9 @@ lengths = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), min_size
 def test_rows_may_come_in_any_order_and_company(rows: list[list[int]], data: st.DataObject) -> None:
     """Each row plays its episodes; who speaks in which message is drawn. The episodes are the same."""
     book = EpisodeBook(HORIZON)
-    todo = {row: [(e, t) for e, length in enumerate(lengths) for t in range(length)] for row, lengths in enumerate(rows)}
+    todo = {
+        row: [(e, t) for e, length in enumerate(lengths) for t in range(length)] for row, lengths in enumerate(rows)
+    }
     last = dict.fromkeys(todo, (-1, -1))
     order: list[tuple[int, int]] = []
     while todo:

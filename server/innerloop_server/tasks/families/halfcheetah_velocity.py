@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers import TimeLimit
 
-from innerloop.arrays import Array, Box
+from innerloop.arrays import Array, Arrays, Box
 from innerloop_server.domain import Features, Task
 from innerloop_server.tasks.family import Extra, Family
 
@@ -39,6 +39,10 @@ class VelocityReward(gymnasium.Wrapper[Array, Array, Array, Array]):
         super().__init__(env)
         self.target_velocity = target_velocity
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (OBSERVATION_SIZE,), np.float32)
+
+    def set_task(self, parameters: Arrays) -> None:
+        """Become another task from the next step on; spares compiling the model again (about 0.1 s)."""
+        self.target_velocity = float(parameters["target_velocity"])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """As Gymnasium's."""
