@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from innerloop._blocking import Execution, Transport
@@ -445,27 +445,28 @@ class Client:
         learner: str,
         *,
         split: str = "test",
-        task_seed: int = 0,
-        tasks: int = 100,
+        task_seed: int | None = None,
+        tasks: int = 0,
         steps: int | None = None,
         episodes_per_step: int = 0,
         evaluation_episodes: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         guard: bool | None = None,
         greedy: bool = False,
         simulator: str = "",
         request_id: str = "",
     ) -> EvaluationRun:
-        """Start an evaluation in the background of the server. The same plan and seeds give the same scores.
+        """Start an evaluation in the background of the server. What is left out is taken from the
+        family's fixed protocol for the split. The same plan and seeds give the same scores.
 
         Args:
             learner: as in :meth:`adapt`.
             split: the stream of tasks.
             task_seed: seed of the tasks' stream.
-            tasks: how many, 1 to 1000.
-            steps: adaptation steps; left out: as many as the learner was trained for.
-            episodes_per_step: 0: as many as in training.
-            evaluation_episodes: fresh episodes at each k; 0: 20.
+            tasks: how many, 1 to 1000; 0: as in the fixed protocol.
+            steps: adaptation steps.
+            episodes_per_step: 0: as in the fixed protocol.
+            evaluation_episodes: fresh episodes at each k; 0: as in the fixed protocol.
             seed: of all else that is drawn.
             guard: whether sessions guard themselves; left out: from 20 episodes a step.
             greedy: score the mode of the policy instead of its samples.
@@ -510,7 +511,7 @@ class Client:
             execution.close()
         self._transport.close()
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

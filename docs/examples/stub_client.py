@@ -174,7 +174,7 @@ class Session:
             said = response.WhichOneof("message")
             if said == kind:
                 return getattr(response, kind)
-            if said not in ("heartbeat", "draining", "step"):
+            if said not in ("heartbeat", "draining"):
                 raise RuntimeError(f"the server said {said} where {kind} was due")
         raise RuntimeError(f"the stream ended before {kind}")
 
@@ -276,8 +276,8 @@ def adapt_own(server: Server, learner: str, constants: Constants, seed: int) -> 
         session.close()
 
 
-def adapt_simulated(server: Server, learner: str, task: task_pb2.Task, seed: int) -> str:
-    """Let the server adapt in its own simulator, with as many episodes; the name of the policy."""
+def adapt_simulated(server: Server, learner: str, task: task_pb2.Task, seed: int) -> tuple[str, list[float]]:
+    """Let the server adapt in its own simulator, with as many episodes; returns the same as :func:`adapt_own`."""
     opening = adaptation_pb2.Open(
         learner=learner,
         task=task_pb2.Task(name=task.name),
@@ -287,7 +287,8 @@ def adapt_simulated(server: Server, learner: str, task: task_pb2.Task, seed: int
     )
     session = Session(server.adaptation, opening)
     try:
-        return str(session.receive("adapted").policy.name)
+        returns = [session.receive("step").pre_return for _ in range(STEPS)]
+        return session.receive("adapted").policy.name, returns
     finally:
         session.close()
 
@@ -315,22 +316,30 @@ class Outcome:
     task: str
     force: float
     """Of action 1, in newtons: the hidden sign that matters most."""
-    before: float
-    """Mean return of the first episodes, before any step."""
     own: float
     """Mean return of the policy that adapted to our cart-poles."""
     simulated: float
     """Mean return of the policy that adapted in the server's simulator, measured on the same episodes."""
+    own_returns: list[float]
+    """Mean return of the episodes that each step learned from: before any step, after one, after two."""
+    simulated_returns: list[float]
+    """The same in the server's simulator."""
 
 
 def compare(server: Server, learner: str, task: task_pb2.Task, seed: int, episodes: int) -> Outcome:
     """Adapt twice to one task and measure both policies on the same fresh episodes."""
     constants = Constants.of(task)
-    own, returns = adapt_own(server, learner, constants, seed)
-    simulated = adapt_simulated(server, learner, task, seed)
+    own, own_returns = adapt_own(server, learner, constants, seed)
+    simulated, simulated_returns = adapt_simulated(server, learner, task, seed)
     start = CartPoles.starts(episodes, np.random.default_rng([seed, 1]))
-    scores = [measure(server, policy, constants, start, seed) for policy in (own, simulated)]
-    return Outcome(task.name, constants.force, returns[0], *scores)
+    return Outcome(
+        task.name,
+        constants.force,
+        own=measure(server, own, constants, start, seed),
+        simulated=measure(server, simulated, constants, start, seed),
+        own_returns=own_returns,
+        simulated_returns=simulated_returns,
+    )
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float, float]:
@@ -341,21 +350,22 @@ def interval(differences: Sequence[float]) -> tuple[float, float, float]:
         return mean, -math.inf, math.inf
     z, v = NormalDist().inv_cdf(0.975), n - 1
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
     half = t * float(np.std(differences, ddof=1)) / math.sqrt(n)
     return mean, mean - half, mean + half
 
 
-def summary(outcomes: Sequence[Outcome]) -> Mapping[str, float]:
+def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The means, and the paired difference with its interval."""
     mean, low, high = interval([outcome.own - outcome.simulated for outcome in outcomes])
     return {
-        "tasks": len(outcomes),
-        "before": float(np.mean([outcome.before for outcome in outcomes])),
         "own": float(np.mean([outcome.own for outcome in outcomes])),
         "simulated": float(np.mean([outcome.simulated for outcome in outcomes])),
         "difference": mean,
         "low": low,
         "high": high,
+        "own_returns": np.mean([outcome.own_returns for outcome in outcomes], 0).tolist(),
+        "simulated_returns": np.mean([outcome.simulated_returns for outcome in outcomes], 0).tolist(),
     }
 
 
@@ -395,14 +405,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def print_table(outcomes: Sequence[Outcome], total: Mapping[str, float]) -> None:
+def print_table(outcomes: Sequence[Outcome], total: Mapping[str, Any]) -> None:
     """For people."""
     print(f"{'task':<42} {'force':>7} {'before':>7} {'own':>7} {'simulated':>9} {'difference':>10}")
     for o in outcomes:
-        difference = o.own - o.simulated
-        print(f"{o.task:<42} {o.force:7.1f} {o.before:7.1f} {o.own:7.1f} {o.simulated:9.1f} {difference:10.1f}")
-    print(f"{'mean':<42} {'':7} {total['before']:7.1f} {total['own']:7.1f} {total['simulated']:9.1f}", end=" ")
-    print(f"{total['difference']:10.2f}  95 % interval {total['low']:.2f} to {total['high']:.2f}")
+        scores = f"{o.own_returns[0]:7.1f} {o.own:7.1f} {o.simulated:9.1f} {o.own - o.simulated:10.1f}"
+        print(f"{o.task:<42} {o.force:7.1f} {scores}")
+    scores = f"{total['own_returns'][0]:7.1f} {total['own']:7.1f} {total['simulated']:9.1f} {total['difference']:10.2f}"
+    print(f"{'mean':<42} {'':7} {scores}  95 % interval {total['low']:.2f} to {total['high']:.2f}")
+    for name in ("own", "simulated"):
+        curve = ", ".join(f"{value:.1f}" for value in total[f"{name}_returns"])
+        print(f"mean return of the episodes that each step learned from, {name}: {curve}")
     print(f"{len(outcomes)} tasks in {total['seconds']:.0f} s")
 
 

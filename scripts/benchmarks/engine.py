@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -27,17 +28,22 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+import safetensors.torch
 
 import innerloop
+from innerloop._core.codec import array_to_pb, space_to_pb
 from innerloop.v1 import adaptation_pb2 as adaptation
 from innerloop.v1 import adaptation_pb2_grpc, array_pb2, task_pb2, task_pb2_grpc
 from innerloop_server.adaptation.client import EngineClient
 from innerloop_server.adaptation.orders import Attach, RevisionRef, StepOrder
 from innerloop_server.adaptation.process import EngineSettings
-from innerloop_server.domain import Simulator, Split
+from innerloop_server.domain import LearnerSpec, Simulator, Split
+from innerloop_server.learners.registry import build
+from innerloop_server.store.store import Store
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task
+from innerloop_server.training.specs import spec_for
 
 FAMILY = "navigation-2d"
 STEPS = 3
@@ -45,10 +51,10 @@ STEPS = 3
 EPISODES = {"small": 1, "standard": 20}
 """Episodes an adaptation step; one of ``navigation-2d`` is 100 samples."""
 WAVES = {
-    ("small", 1): 16,
-    ("small", 8): 4,
+    ("small", 1): 6,
+    ("small", 8): 2,
     ("small", 64): 1,
-    ("standard", 1): 8,
+    ("standard", 1): 6,
     ("standard", 8): 2,
     ("standard", 64): 1,
 }
@@ -104,17 +110,16 @@ async def paired(first: Slice, second: Slice, rounds: int) -> tuple[float, float
 # -- the engine -------------------------------------------------------------------------------------------------------
 
 
-def untrained_revision(family: Family, folder: Path) -> RevisionRef:
-    """Initial meta-parameters, as a store would hand them to the engine. What they are does not matter for speed."""
-    import safetensors.torch
+def untrained(family: Family) -> tuple[LearnerSpec, bytes]:
+    """A learner and its initial meta-parameters as safetensors: what they are does not matter for speed."""
+    spec = spec_for(family, name="bench")
+    return spec, safetensors.torch.save(build(spec).initial_meta(0))
 
-    from innerloop_server.learners.registry import build
-    from innerloop_server.training.specs import spec_for
 
-    spec = spec_for(family)
-    data = safetensors.torch.save(build(spec).initial_meta(0))
-    name = hashlib.sha256(data).hexdigest()
-    (folder / name).write_bytes(data)
+def in_a_file(spec: LearnerSpec, weights: bytes, folder: Path) -> RevisionRef:
+    """A revision as a store would hand it to the engine."""
+    name = hashlib.sha256(weights).hexdigest()
+    (folder / name).write_bytes(weights)
     return RevisionRef(f"learners/{spec.name}/revisions/1", name, str(folder / name), spec)
 
 
@@ -130,7 +135,7 @@ async def engine(*, batching: bool) -> AsyncIterator[EngineClient]:
 
 
 async def session_steps_per_second(
-    client: EngineClient, revision: RevisionRef, family: Family, *, episodes: int, sessions: int, waves: int
+    client: EngineClient, *, revision: RevisionRef, family: Family, episodes: int, sessions: int, waves: int
 ) -> float:
     """Fresh sessions of different tasks, all at once, ``STEPS`` steps each, each step with what is journaled."""
 
@@ -157,15 +162,18 @@ async def engine_figures(rounds: int) -> list[Throughput]:
     family = load_registry().get(FAMILY)
     figures = []
     with tempfile.TemporaryDirectory() as folder:
-        revision = untrained_revision(family, Path(folder))
+        revision = in_a_file(*untrained(family), Path(folder))
         async with engine(batching=True) as batching, engine(batching=False) as one_by_one:
             for (step, sessions), waves in WAVES.items():
-                size = {"episodes": EPISODES[step], "sessions": sessions, "waves": waves}
-                on, off, ratios = await paired(
-                    lambda size=size: session_steps_per_second(batching, revision, family, **size),  # type: ignore[misc]
-                    lambda size=size: session_steps_per_second(one_by_one, revision, family, **size),  # type: ignore[misc]
-                    rounds,
+                measure = functools.partial(
+                    session_steps_per_second,
+                    revision=revision,
+                    family=family,
+                    episodes=EPISODES[step],
+                    sessions=sessions,
+                    waves=waves,
                 )
+                on, off, ratios = await paired(lambda: measure(batching), lambda: measure(one_by_one), rounds)  # noqa: B023
                 ratio = statistics.median(ratios)
                 figures.append(Throughput(step, EPISODES[step], sessions, on, off, ratio, ratios))
     return figures
@@ -180,15 +188,16 @@ def echo_main(pipe: Connection[Any, Any], response_bytes: dict[str, int]) -> Non
 
 
 async def _echo(pipe: Connection[Any, Any], responses: dict[str, bytes]) -> None:
-    async def unary(request: bytes, context: Any) -> bytes:
+    async def unary(request: bytes, _: Any) -> bytes:
+        del request
         return responses["unary"]
 
-    async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        async for _ in requests:
+    async def stream(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+        async for _request in requests:
             yield responses["stream"]
 
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, Any] = {
         "unary": grpc.unary_unary_rpc_method_handler(unary),
         "stream": grpc.stream_stream_rpc_method_handler(stream),
     }
@@ -218,22 +227,19 @@ class Observing:
     """One environment's side of an ``Adapt`` stream: a row, episodes of 200 steps, never an adaptation."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._call = adaptation_pb2_grpc.AdaptationServiceStub(channel).Adapt()  # type: ignore[no-untyped-call]
+        self._call: Any = adaptation_pb2_grpc.AdaptationServiceStub(channel).Adapt()
         self._sequence = 1
         self._steps = 0
         self.request = adaptation.AdaptRequest()
         self.response = adaptation.AdaptResponse()
 
-    async def open(self) -> None:
+    async def open(self, family: Family) -> None:
         """Open a session that a client owns the environment of."""
-        numbers = np.finfo(np.float32)
-        observations = array_pb2.BoxSpace(shape=[2], low=[float(numbers.min)] * 2, high=[float(numbers.max)] * 2)
-        actions = array_pb2.BoxSpace(shape=[2], low=[-0.1] * 2, high=[0.1] * 2)
         environment = adaptation.ClientEnvironment(
-            observation_space=array_pb2.Space(box=observations), action_space=array_pb2.Space(box=actions)
+            observation_space=space_to_pb(family.observation_space), action_space=space_to_pb(family.action_space)
         )
         opening = adaptation.Open(
-            learner=f"learners/{FAMILY}-maml",
+            learner="learners/bench",
             client_environment=environment,
             budget=adaptation.Budget(steps=1),
             episodes_per_step=1_000,
@@ -257,7 +263,10 @@ class Observing:
         )
         await self._call.write(self.request)
         self.response = await self._call.read()
-        assert self.response.WhichOneof("message") == "actions", self.response
+        while self.response.HasField("heartbeat"):  # on its own clock, between answers
+            self.response = await self._call.read()
+        if not self.response.HasField("actions"):
+            raise SystemExit(f"wanted actions, got {self.response}")
         self._sequence += 1
         self._steps += 1
 
@@ -267,8 +276,6 @@ class Observing:
 
 
 def _array(values: list[Any], dtype: Any) -> array_pb2.Array:
-    from innerloop._core.codec import array_to_pb
-
     return array_to_pb(np.array(values, dtype))
 
 
@@ -286,40 +293,50 @@ def timed(ask: Callable[[], Awaitable[object]]) -> Slice:
 
 async def call_figures(rounds: int) -> list[Latency]:
     """The table of :class:`Latency`."""
-    with innerloop.embedded(device="cpu", actors=0) as client:
-        async with grpc.aio.insecure_channel(client.address) as channel:
-            tasks = task_pb2_grpc.TaskServiceStub(channel)  # type: ignore[no-untyped-call]
-            request = task_pb2.GetTaskRequest(name=f"families/{FAMILY}/tasks/test-0-0")
-            response = await tasks.GetTask(request)
-            row = Observing(channel)
-            await row.open()
-            await row.ask()
-            sizes = {"unary": (request.ByteSize(), response.ByteSize())}
-            sizes["stream"] = (row.request.ByteSize(), row.response.ByteSize())
-            with echo({method: out for method, (_, out) in sizes.items()}) as address:
-                async with grpc.aio.insecure_channel(address) as bare:
-                    unary = bare.unary_unary("/Echo/unary")
-                    stream = bare.stream_stream("/Echo/stream")()
+    family = load_registry().get(FAMILY)
+    async with contextlib.AsyncExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        spec, weights = untrained(family)
+        with Store.open(data) as store:
+            store.put_learner(spec)
+            store.add_revision(spec.name, weights, {})
+            store.promote(spec.name, 1)
+        server = stack.enter_context(innerloop.embedded(data, device="cpu", actors=0))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address))
+        tasks = task_pb2_grpc.TaskServiceStub(channel)
+        request = task_pb2.GetTaskRequest(name=f"families/{FAMILY}/tasks/test-0-0")
+        response = await tasks.GetTask(request)
+        row = Observing(channel)
+        stack.callback(row.close)
+        await row.open(family)
+        await row.ask()
 
-                    async def streamed() -> None:
-                        await stream.write(bytes(sizes["stream"][0]))
-                        await stream.read()
+        unary_sizes = (request.ByteSize(), response.ByteSize())
+        stream_sizes = (row.request.ByteSize(), row.response.ByteSize())
+        address = stack.enter_context(echo({"unary": unary_sizes[1], "stream": stream_sizes[1]}))
+        bare = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        unary: Any = bare.unary_unary("/Echo/unary")
+        stream: Any = bare.stream_stream("/Echo/stream")()
+        stack.callback(stream.cancel)
 
-                    pairs = {
-                        "GetTask, unary": (
-                            "unary",
-                            lambda: tasks.GetTask(request),
-                            lambda: unary(bytes(sizes["unary"][0])),
-                        ),
-                        "observe -> actions, one row": ("stream", row.ask, streamed),
-                    }
-                    figures = []
-                    for name, (method, ours, theirs) in pairs.items():
-                        server, floor, ratios = await paired(timed(ours), timed(theirs), rounds)
-                        figures.append(Latency(name, *sizes[method], server, floor, statistics.median(ratios), ratios))
-                    stream.cancel()
-            row.close()
-    return figures
+        async def get_task() -> None:
+            await tasks.GetTask(request)
+
+        async def unary_echo() -> None:
+            await unary(bytes(unary_sizes[0]))
+
+        async def stream_echo() -> None:
+            await stream.write(bytes(stream_sizes[0]))
+            await stream.read()
+
+        figures = []
+        for call, sizes, ours, theirs in (
+            ("GetTask, unary", unary_sizes, get_task, unary_echo),
+            ("observe -> actions, one row", stream_sizes, row.ask, stream_echo),
+        ):
+            served, floor, ratios = await paired(timed(ours), timed(theirs), rounds)
+            figures.append(Latency(call, *sizes, served, floor, statistics.median(ratios), ratios))
+        return figures
 
 
 def main() -> None:

@@ -6,23 +6,52 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
+import safetensors.torch
+import torch
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from innerloop.arrays import Box
 from innerloop.policy import Header, Policy, weight_shapes
 from innerloop.v1 import array_pb2
+from innerloop_server.adaptation.core import EngineCore
+from innerloop_server.adaptation.hub import SessionHub
+from innerloop_server.adaptation.local import LocalEngine
+from innerloop_server.learners.registry import build
+from innerloop_server.service.adaptation import AdaptationServicer
 from innerloop_server.service.convert.arrays import array_to_pb
 from innerloop_server.service.server import Server
 from innerloop_server.settings import Settings
 from innerloop_server.store.ids import new_id
 from innerloop_server.store.records import PolicyRecord
 from innerloop_server.store.store import Store
+from innerloop_server.tasks.registry import Registry
+from innerloop_server.training.specs import spec_for
+
+
+@asynccontextmanager
+async def adapting(settings: Settings, store: Store, registry: Registry) -> AsyncIterator[AdaptationServicer]:
+    """Sessions on an engine in this process."""
+    hub = SessionHub(LocalEngine(EngineCore(registry, torch.device("cpu"), device_rows=8)), store, registry, settings)
+    try:
+        yield AdaptationServicer(hub, store, registry, settings, version("innerloop"))
+    finally:
+        await hub.close()
+
+
+def teach(store: Store, registry: Registry, family: str, name: str, *, promoted: bool = True) -> None:
+    """Put a small untrained learner in the store."""
+    spec = spec_for(registry.get(family), name=name, settings={"hidden_sizes": [4], "episodes_per_step": 2})
+    store.put_learner(spec)
+    store.add_revision(name, safetensors.torch.save(build(spec).initial_meta(0)), {})
+    if promoted:
+        store.promote(name, 1)
 
 
 @asynccontextmanager

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import structlog.testing
-from contract_support import a_policy, array, call, dialled, keep, serving, told
+from contract_support import a_policy, adapting, array, call, dialled, keep, serving, teach, told
 from google.protobuf.message import Message
 
-from innerloop.v1 import array_pb2, policy_pb2, task_pb2
+from innerloop.v1 import adaptation_pb2, array_pb2, policy_pb2, task_pb2
 from innerloop_server.service.policies import PolicyServicer
 from innerloop_server.service.tasks import TaskServicer
 from innerloop_server.settings import Settings
@@ -28,8 +28,11 @@ from innerloop_server.tasks.registry import Registry
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MISSING = grpc.StatusCode.NOT_FOUND
+UNMET = grpc.StatusCode.FAILED_PRECONDITION
 TASKS = "innerloop.v1.TaskService"
 POLICIES = "innerloop.v1.PolicyService"
+SESSIONS = "innerloop.v1.AdaptationService"
+ADAPT = f"{SESSIONS}/Adapt"
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,16 @@ def pages(rpc: str, request: Callable[..., Message]) -> list[Case]:
     ]
 
 
-def names(rpc: str, request: Callable[..., Message], field: str, form: str) -> list[Case]:
+def names(rpc: str, request: Callable[..., Message], field: str, form: str, plural: str = "policies") -> list[Case]:
     wrong = (
         "",
         "nonsense",
-        "policies/",
-        "policies/a/b",
-        "policies/../../etc",
-        "sessions/s1",
+        f"{plural}/",
+        f"{plural}/a/b",
+        f"{plural}/../../etc",
+        "evaluations/e1",
         "x" * 100_000,
-        "policies/é",
+        f"{plural}/é",
     )
     return [Case(rpc, request(**{field: name}), INVALID, field, form) for name in wrong]
 
@@ -179,7 +182,116 @@ POLICY_CASES = [
     ),
 ]
 
-EVERY_RPC = sorted({case.rpc for case in [*TASK_CASES, *POLICY_CASES]})
+NAVIGATION = "learners/navigation-2d-maml"
+
+
+def opening(sequence: int = 1, **fields: object) -> adaptation_pb2.AdaptRequest:
+    """A good ``open`` of a simulated session but for ``fields``; one that is None stays unset."""
+    good = {
+        "learner": NAVIGATION,
+        "task": {"name": "families/navigation-2d/tasks/test-0-0"},
+        "budget": {"steps": 1},
+        **fields,
+    }
+    kept = {name: value for name, value in good.items() if value is not None}
+    return adaptation_pb2.AdaptRequest(sequence=sequence, open=kept)  # type: ignore[arg-type]
+
+
+def made_up(goal: array_pb2.Array, family: str = "families/navigation-2d") -> dict[str, object]:
+    return {"family": family, "parameters": {"goal": goal}}
+
+
+def resuming(session: str = "sessions/none", **fields: object) -> adaptation_pb2.AdaptRequest:
+    return adaptation_pb2.AdaptRequest(resume={"session": session, **fields})  # type: ignore[arg-type]
+
+
+def box(*shape: int) -> array_pb2.Space:
+    n = int(np.prod(shape))
+    return array_pb2.Space(box={"shape": shape, "low": [-1.0] * n, "high": [1.0] * n})
+
+
+def owned(observation: array_pb2.Space | None, action: array_pb2.Space | None) -> adaptation_pb2.AdaptRequest:
+    environment = adaptation_pb2.ClientEnvironment(observation_space=observation, action_space=action)
+    return opening(task=None, client_environment=environment)
+
+
+OPENINGS: list[tuple[adaptation_pb2.AdaptRequest, str, str]] = [
+    (adaptation_pb2.AdaptRequest(), "message", "nothing came first; begin with open or resume"),
+    (adaptation_pb2.AdaptRequest(sequence=1, advance={}), "message", "advance came first"),
+    (adaptation_pb2.AdaptRequest(sequence=1, observe={}), "message", "observe came first"),
+    (opening(0), "sequence", "it is message 1"),
+    (opening(2), "sequence", "it is message 1"),
+    (opening(task=None), "open.task", "client_environment to step yourself"),
+    (opening(learner=""), "open.learner", "write learners/LEARNER"),
+    (opening(learner="policies/p"), "open.learner", "learners/LEARNER/revisions/NUMBER"),
+    (opening(learner=f"{NAVIGATION}/revisions/one"), "open.learner", "revisions/NUMBER"),
+    (opening(task={}), "open.task", "give a name, or a family and parameters"),
+    (opening(task={"name": "families/none/tasks/test-0-0"}), "open.task.name", "there are: "),
+    (opening(task={"name": "families/navigation-2d/tasks/dev-0-0"}), "open.task.name", "train, validation, test"),
+    (opening(task={"family": "families/none"}), "open.task.family", "there are: "),
+    (opening(task={"name": "families/cartpole-dynamics/tasks/test-0-0"}), "open.task.family", "is not navigation-2d"),
+    (opening(task={"family": "families/navigation-2d"}), "open.task.parameters.goal", "missing"),
+    (opening(task=made_up(array([9.0, 0.0]))), "open.task.parameters.goal", "lies outside"),
+    (opening(task=made_up(array([0.0]))), "open.task.parameters.goal", "has shape [1]"),
+    (opening(task=made_up(array([0.0, np.nan]))), "open.task.parameters.goal", "not finite"),
+    (opening(task=made_up(raw(1, [2], bytes(7)))), "open.task.parameters.goal", "takes 8 bytes, but 7 came"),
+    (opening(task=made_up(array_pb2.Array())), "open.task.parameters.goal", "is missing"),
+    (opening(budget=None), "open.budget", "set steps, episodes or compute_seconds"),
+    (opening(budget={"target_return": 0.0}), "open.budget", "set steps, episodes or compute_seconds"),
+    (opening(budget={"steps": 0}), "open.budget.steps", "is not in 1 to 10000"),
+    (opening(budget={"steps": 2**62}), "open.budget.steps", "is not in 1 to 10000"),
+    (opening(budget={"episodes": -1}), "open.budget.episodes", "is not in 1 to 1000000"),
+    (opening(budget={"compute_seconds": np.inf}), "open.budget.compute_seconds", "positive number of seconds"),
+    (opening(budget={"compute_seconds": np.nan}), "open.budget.compute_seconds", "positive number of seconds"),
+    (opening(budget={"steps": 1, "target_return": np.nan}), "open.budget.target_return", "not finite"),
+    (opening(seed=2**63), "open.seed", "2^63"),
+    (opening(simulator=77), "open.simulator", "77 is unknown"),
+    (opening(episodes_per_step=-1), "open.episodes_per_step", "is not in 0 to 1000"),
+    (opening(episodes_per_step=2**31 - 1), "open.episodes_per_step", "is not in 0 to 1000"),
+    (opening(lease={"nanos": 1}), "open.lease", "give 1 to 604800"),
+    (opening(lease={"seconds": -5}), "open.lease", "give 1 to 604800"),
+    (opening(lease={"seconds": 8 * 86_400}), "open.lease", "give 1 to 604800"),
+    (opening(request_id="a b"), "open.request_id", "[a-zA-Z0-9._-]"),
+    (opening(request_id="x" * 129), "open.request_id", "1 to 128"),
+    (opening(client_version="new"), "open.client_version", "is no version"),
+    (owned(None, None), "open.client_environment.observation_space", "is missing"),
+    (owned(box(2), None), "open.client_environment.action_space", "is missing"),
+    (owned(box(3), box(2)), "open.client_environment.observation_space", "use a learner whose spaces fit"),
+    (owned(box(2), array_pb2.Space(discrete={"n": 2})), "open.client_environment.action_space", "whose spaces fit"),
+    (owned(box(2), array_pb2.Space(discrete={"n": 0})), "open.client_environment.action_space.discrete.n", "give 1"),
+    (resuming(last_step=-1), "resume.last_step", "give 0 or more"),
+    (resuming(client_version="new"), "resume.client_version", "is no version"),
+]
+
+ADAPTATION_CASES = [
+    *pages(f"{SESSIONS}/ListSessions", adaptation_pb2.ListSessionsRequest),
+    *(
+        case
+        for rpc, request, field in (
+            ("GetSession", adaptation_pb2.GetSessionRequest, "name"),
+            ("CancelSession", adaptation_pb2.CancelSessionRequest, "name"),
+            ("Adapt", lambda **session: resuming(session["resume.session"]), "resume.session"),
+        )
+        for case in names(f"{SESSIONS}/{rpc}", request, field, "write sessions/SESSION", "sessions")
+    ),
+    *(
+        Case(f"{SESSIONS}/{rpc}", request, MISSING, None, "sessions/none does not exist")
+        for rpc, request in (
+            ("GetSession", adaptation_pb2.GetSessionRequest(name="sessions/none")),
+            ("CancelSession", adaptation_pb2.CancelSessionRequest(name="sessions/none")),
+            ("Adapt", resuming()),
+        )
+    ),
+    *(Case(ADAPT, request, INVALID, field, advice) for request, field, advice in OPENINGS),
+    Case(ADAPT, opening(learner="learners/none"), MISSING, None, "learners/none does not exist"),
+    Case(ADAPT, opening(learner=f"{NAVIGATION}/revisions/9"), MISSING, None, f"{NAVIGATION}/revisions/9 does not"),
+    Case(ADAPT, opening(learner="learners/untrained"), UNMET, None, "has no champion yet"),
+    Case(ADAPT, opening(task={"family": "families/broken-family"}), UNMET, None, "no module named nowhere"),
+    Case(ADAPT, opening(client_version="9.0.0"), UNMET, None, "speak different contracts"),
+    Case(ADAPT, resuming(client_version="9.0.0"), UNMET, None, "speak different contracts"),
+]
+
+EVERY_RPC = sorted({case.rpc for case in [*TASK_CASES, *POLICY_CASES, *ADAPTATION_CASES]})
 # Field 1 with a length that runs past the end of the message.
 MALFORMED = [
     Case(rpc, b"\x0a\xff\xff\xff\x7f", INVALID, "request", "is not a message of this rpc") for rpc in EVERY_RPC
@@ -205,9 +317,12 @@ def mine(store: Store) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def channel(settings: Settings, store: Store, registry: Registry) -> AsyncIterator[grpc.aio.Channel]:
     """One server and one connection bear the whole table."""
-    servicers = [TaskServicer(registry, settings.limits), PolicyServicer(store, settings.limits)]
-    async with serving(settings, servicers) as server, dialled(server) as opened:
-        yield opened
+    teach(store, registry, "navigation-2d", "navigation-2d-maml")
+    teach(store, registry, "navigation-2d", "untrained", promoted=False)
+    async with adapting(settings, store, registry) as sessions:
+        servicers = [TaskServicer(registry, settings.limits), PolicyServicer(store, settings.limits), sessions]
+        async with serving(settings, servicers) as server, dialled(server) as opened:
+            yield opened
 
 
 def addressed(request: Message | bytes, policy: str) -> bytes:
@@ -222,7 +337,7 @@ def addressed(request: Message | bytes, policy: str) -> bytes:
     return copy.SerializeToString()
 
 
-@pytest.mark.parametrize("case", [*TASK_CASES, *POLICY_CASES, *MALFORMED], ids=str)
+@pytest.mark.parametrize("case", [*TASK_CASES, *POLICY_CASES, *ADAPTATION_CASES, *MALFORMED], ids=str)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_bad_input(case: Case, channel: grpc.aio.Channel, mine: str, caplog: pytest.LogCaptureFixture) -> None:
     with structlog.testing.capture_logs() as events, caplog.at_level(logging.DEBUG, "grpc"):
@@ -242,7 +357,11 @@ async def test_bad_input(case: Case, channel: grpc.aio.Channel, mine: str, caplo
 def test_every_rpc_has_rows() -> None:
     served = {
         f"{service.full_name}/{method.name}"
-        for module, service_name in ((task_pb2, "TaskService"), (policy_pb2, "PolicyService"))
+        for module, service_name in (
+            (task_pb2, "TaskService"),
+            (policy_pb2, "PolicyService"),
+            (adaptation_pb2, "AdaptationService"),
+        )
         for service in [module.DESCRIPTOR.services_by_name[service_name]]
         for method in service.methods
     }

@@ -91,7 +91,7 @@ async def test_from_start_to_scores(stub: Stub) -> None:
     assert (started.units_done, started.units_total) == (0, 4)
     plan = started.plan
     assert plan.learner == f"{LEARNER}/revisions/1"
-    assert (plan.episodes_per_step, plan.evaluation_episodes) == (3, 2)
+    assert (plan.episodes_per_step, plan.evaluation_episodes) == (20, 2)
     assert plan.HasField("guard")
     assert not plan.guard
     assert plan.simulator == task_pb2.SIMULATOR_BATCH
@@ -223,7 +223,7 @@ async def test_evaluations_are_their_owners_and_scores_everybodys(
         ({"split": 0}, "plan.split"),
         ({"split": 77}, "plan.split"),
         ({"task_seed": 2**64 - 1}, "plan.task_seed"),
-        ({"tasks": 0}, "plan.tasks"),
+        ({"tasks": -1}, "plan.tasks"),
         ({"tasks": -1}, "plan.tasks"),
         ({"tasks": 1001}, "plan.tasks"),
         ({"steps": -1}, "plan.steps"),

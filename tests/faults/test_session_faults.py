@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # harness
 from harness import learners
-from harness.clients import Client, lost
+from harness.clients import lost
 from harness.scenarios import QUICK, THOROUGH, Scenario
 from harness.server import ServerProcess, served
 

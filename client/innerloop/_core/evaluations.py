@@ -25,25 +25,25 @@ def start_evaluation(
     learner: str,
     *,
     split: str,
-    task_seed: int,
+    task_seed: int | None,
     tasks: int,
     steps: int | None,
     episodes_per_step: int,
     evaluation_episodes: int,
-    seed: int,
+    seed: int | None,
     guard: bool | None,
     greedy: bool,
     simulator: str,
     request_id: str,
 ) -> Program[Evaluation]:
-    """Start an evaluation. ``steps`` left out: as many as the learner was trained for."""
-    name, bound = yield from learners.resolve(learner)
+    """Start an evaluation. What is left out is taken from the family's fixed protocol."""
+    name, _ = yield from learners.resolve(learner)
     plan = pb.EvaluationPlan(
         learner=name,
         split=enum_from_word(task_pb2.Split, split, "split"),  # type: ignore[arg-type]
         task_seed=task_seed,
         tasks=tasks,
-        steps=bound.inner_steps if steps is None else steps,
+        steps=steps,
         episodes_per_step=episodes_per_step,
         evaluation_episodes=evaluation_episodes,
         seed=seed,

@@ -355,18 +355,19 @@ class Client:
         learner: str,
         *,
         split: str = "test",
-        task_seed: int = 0,
-        tasks: int = 100,
+        task_seed: int | None = None,
+        tasks: int = 0,
         steps: int | None = None,
         episodes_per_step: int = 0,
         evaluation_episodes: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         guard: bool | None = None,
         greedy: bool = False,
         simulator: str = "",
         request_id: str = "",
     ) -> EvaluationRun:
-        """Start an evaluation in the background of the server. The same plan and seeds give the same scores.
+        """Start an evaluation in the background of the server. What is left out is taken from the
+        family's fixed protocol for the split. The same plan and seeds give the same scores.
 
         Arguments and errors as in :meth:`innerloop.Client.evaluate`.
         """

@@ -21,18 +21,21 @@ COLUMNS = ("k", "mean", "95 % low", "high", "IQM", "gap closed", "tasks", "episo
 @click.command()
 @click.argument("learner", metavar="FAMILY_OR_LEARNER")
 @click.option("--split", type=SPLITS, default="test", show_default=True, help="Which stream of tasks.")
-@click.option("--tasks", default=100, show_default=True, help="How many tasks.")
-@click.option("--task-seed", default=0, show_default=True, help="Seed of the stream of tasks.")
-@click.option("--steps", type=int, help="Adaptation steps. [default: as in training]")
-@click.option("--episodes-per-step", default=0, help="[default: as in training]")
-@click.option("--evaluation-episodes", default=0, help="Fresh episodes at each k. [default: 20]")
-@click.option("--seed", default=0, show_default=True, help="Seed of all else that is drawn.")
+@click.option("--tasks", default=0, help="How many tasks.")
+@click.option("--task-seed", type=int, help="Seed of the stream of tasks.")
+@click.option("--steps", type=int, help="Adaptation steps.")
+@click.option("--episodes-per-step", default=0, help="Episodes of each adaptation step.")
+@click.option("--evaluation-episodes", default=0, help="Fresh episodes at each k.")
+@click.option("--seed", type=int, help="Seed of all else that is drawn.")
 @click.option("--guard/--no-guard", default=None, help="[default: from 20 episodes a step]")
 @click.option("--greedy", is_flag=True, help="Score the mode of the policy instead of its samples.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
 @connected
 def evaluate(connection: Connection, learner: str, simulator: str | None, **plan: Any) -> None:
-    """Score a learner on held-out tasks, after each adaptation step."""
+    """Score a learner on held-out tasks, after each adaptation step.
+
+    What is left out is taken from the family's fixed protocol, so that scores can be compared.
+    """
     out = connection.output
     with connection.open() as client:
         run = client.evaluate(learner, simulator=simulator or "", **plan)

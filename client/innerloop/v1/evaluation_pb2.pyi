@@ -55,7 +55,9 @@ Global___EvaluationState: _TypeAlias = EvaluationState  # noqa: Y015
 
 @_typing.final
 class EvaluationPlan(_message.Message):
-    """How an evaluation is run: held-out tasks, K adaptation steps, E fresh episodes at each k = 0 .. K."""
+    """How an evaluation is run: held-out tasks, K adaptation steps, E fresh episodes at each k = 0 .. K. What is left unset
+    is taken from the family's fixed protocol for the split, so that scores of different learners can be compared.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -77,13 +79,13 @@ class EvaluationPlan(_message.Message):
     task_seed: _builtins.int
     """Seed of the tasks' stream."""
     tasks: _builtins.int
-    """How many tasks: 1 to 1000."""
+    """How many tasks: 1 to 1000; 0: as in the fixed protocol."""
     steps: _builtins.int
     """Adaptation steps K: 0 to 100."""
     episodes_per_step: _builtins.int
-    """Episodes of each adaptation step; 0 means as many as in training."""
+    """Episodes of each adaptation step: 1 to 1000; 0: as in the fixed protocol."""
     evaluation_episodes: _builtins.int
-    """Fresh episodes at each k that the score is measured on: 1 to 1000; 0 means 20."""
+    """Fresh episodes at each k that the score is measured on: 1 to 1000; 0: as in the fixed protocol."""
     seed: _builtins.int
     """Seed of all else that is drawn. The same plan and seeds give the same scores."""
     guard: _builtins.bool
@@ -97,23 +99,36 @@ class EvaluationPlan(_message.Message):
         *,
         learner: _builtins.str = ...,
         split: _task_pb2.Split.ValueType = ...,
-        task_seed: _builtins.int = ...,
+        task_seed: _builtins.int | None = ...,
         tasks: _builtins.int = ...,
-        steps: _builtins.int = ...,
+        steps: _builtins.int | None = ...,
         episodes_per_step: _builtins.int = ...,
         evaluation_episodes: _builtins.int = ...,
-        seed: _builtins.int = ...,
+        seed: _builtins.int | None = ...,
         guard: _builtins.bool | None = ...,
         greedy: _builtins.bool = ...,
         simulator: _task_pb2.Simulator.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guard", b"_guard", "guard", b"guard"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guard", b"_guard", "_seed", b"_seed", "_steps", b"_steps", "_task_seed", b"_task_seed", "guard", b"guard", "seed", b"seed", "steps", b"steps", "task_seed", b"task_seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guard", b"_guard", "episodes_per_step", b"episodes_per_step", "evaluation_episodes", b"evaluation_episodes", "greedy", b"greedy", "guard", b"guard", "learner", b"learner", "seed", b"seed", "simulator", b"simulator", "split", b"split", "steps", b"steps", "task_seed", b"task_seed", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guard", b"_guard", "_seed", b"_seed", "_steps", b"_steps", "_task_seed", b"_task_seed", "episodes_per_step", b"episodes_per_step", "evaluation_episodes", b"evaluation_episodes", "greedy", b"greedy", "guard", b"guard", "learner", b"learner", "seed", b"seed", "simulator", b"simulator", "split", b"split", "steps", b"steps", "task_seed", b"task_seed", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guard: _TypeAlias = _typing.Literal["guard"]  # noqa: Y015
     _WhichOneofArgType__guard: _TypeAlias = _typing.Literal["_guard", b"_guard"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__task_seed: _TypeAlias = _typing.Literal["task_seed"]  # noqa: Y015
+    _WhichOneofArgType__task_seed: _TypeAlias = _typing.Literal["_task_seed", b"_task_seed"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__guard) -> _WhichOneofReturnType__guard | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task_seed) -> _WhichOneofReturnType__task_seed | None: ...
 
 Global___EvaluationPlan: _TypeAlias = EvaluationPlan  # noqa: Y015
 

@@ -118,6 +118,11 @@ class EpisodeBook:
         self._steps -= sum(len(episode.rewards) for episode in self._complete[:n])
         del self._complete[:n]
 
+    def keep(self, n: int) -> None:
+        """Forget all complete episodes but the ``n`` oldest."""
+        self._steps -= sum(len(episode.rewards) for episode in self._complete[n:])
+        del self._complete[n:]
+
     def drop_open(self) -> None:
         """Forget the open episodes: after a lost stream the client restarts them."""
         self._open.clear()

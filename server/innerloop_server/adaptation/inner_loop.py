@@ -124,7 +124,9 @@ def simulated_step(resident: Resident) -> Step:
     if before is None:
         counters = (resident.number, resident.phase)
         before = _rollout((yield RolloutNeed(resident, resident.state, resident.episodes_per_step, counters)))
-        sampled += resident.episodes_per_step
+        # A session that came back samples here, from the same streams, what its last step has counted already.
+        if resident.number == 0 or resident.phase:
+            sampled += resident.episodes_per_step
     pre_return = mean_return(before)
     guard, _ = judge(resident.guard, pre_return)
     updated = _updated((yield AdaptNeed(resident, resident.state, before.experience, guard.rate_scale)))

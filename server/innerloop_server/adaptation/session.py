@@ -288,10 +288,16 @@ class LiveSession:
     async def _take_trajectories(self, message: Trajectories) -> None:
         self._check_lag(message.step, exact=message.log_probs is None)
         faults.point("experience")
+        before = self._episodes.pending
         self._episodes.add(message)
         wanted = self.options.episodes_per_step
         if wanted and self._episodes.pending >= wanted:
-            replies: list[Reply] = [await self._adapt(message.sequence)]
+            try:
+                replies: list[Reply] = [await self._adapt(message.sequence)]
+            except BaseException:
+                if self._replies.next == message.sequence:  # unanswered: it is sent again, and must not count twice
+                    self._episodes.keep(before)
+                raise
             await self._ended(message.sequence, replies)
             return
         accepted = Accepted(message.sequence, self._episodes.pending)

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from innerloop_server.adaptation.guard import MINIMUM_EPISODES
-from innerloop_server.domain import LearnerSpec, Simulator, Split, Task
+from innerloop_server.domain import Simulator, Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.family import Family
@@ -20,10 +20,6 @@ PROTOCOLS = resources.files("innerloop_server.evaluation") / "protocols.toml"
 """The fixed plans; a committed file, so that no score can choose its tasks."""
 
 LARGEST_SEED = 2**63 - 1
-EVALUATION_EPISODES = 20
-"""Fresh episodes of a task at each k unless a plan says otherwise."""
-EPISODES_PER_STEP = 20
-"""Episodes of an adaptation step where neither the plan nor the learner's settings say."""
 _RANGES = {
     "task_seed": (0, LARGEST_SEED),
     "tasks": (1, 1_000),
@@ -79,36 +75,43 @@ class Plan:
         return Plan(**{**read, "split": Split(read["split"]), "simulator": Simulator(read["simulator"])})
 
 
+def fixed_plan(family: Family, split: Split = Split.TEST) -> Plan:
+    """The committed plan that every learner of ``family`` is scored by on ``split``.
+
+    Args:
+        family: one without an entry in the file takes the default.
+        split: TEST is what is reported, VALIDATION what a revision is promoted on. TRAIN has no plan of its own and
+            takes the numbers of TEST: a score there tells of overfitting, nothing else.
+    """
+    plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
+    values = plans.get(family.name, plans["default"])[Split.TEST if split is Split.TRAIN else split]
+    return Plan(
+        split=split,
+        guard=values["episodes_per_step"] >= MINIMUM_EPISODES,
+        greedy=False,
+        simulator=family.simulators[0],
+        **values,
+    )
+
+
 def make_plan(
     family: Family,
-    spec: LearnerSpec,
-    *,
     split: Split,
-    task_seed: int,
-    tasks: int,
-    steps: int,
-    episodes_per_step: int = 0,
-    evaluation_episodes: int = 0,
-    seed: int = 0,
+    *,
     guard: bool | None = None,
     greedy: bool = False,
     simulator: Simulator | None = None,
+    **numbers: int | None,
 ) -> Plan:
-    """A plan with its defaults filled in. Each argument is the field of :class:`Plan`, or asks for its default.
+    """The fixed plan with some of its fields changed.
 
     Args:
         family: what the learner is bound to.
-        spec: the learner's.
-        split: no default.
-        task_seed: no default.
-        tasks: no default.
-        steps: no default.
-        episodes_per_step: 0: as in training.
-        evaluation_episodes: 0: :data:`EVALUATION_EPISODES`.
-        seed: of everything else that is drawn.
+        split: the stream of tasks.
         guard: ``None``: on where a step has enough episodes to judge by.
         greedy: score the mode.
         simulator: ``None``: the family's first.
+        **numbers: any numeric field of :class:`Plan`; ``None``: as in the fixed plan.
 
     Raises:
         InvalidField: a field out of its range, or a simulator that the family does not have.
@@ -119,46 +122,15 @@ def make_plan(
             f"{family.name} has no {simulator} simulator; it has {', '.join(family.simulators)}",
             reason="SIMULATOR_UNSUPPORTED",
         )
-    episodes = episodes_per_step or int(spec.settings.get("episodes_per_step", EPISODES_PER_STEP))
-    return Plan(
-        split=split,
-        task_seed=task_seed,
-        tasks=tasks,
-        steps=steps,
-        episodes_per_step=episodes,
-        evaluation_episodes=evaluation_episodes or EVALUATION_EPISODES,
-        seed=seed,
+    fixed = fixed_plan(family, split)
+    given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    episodes = given.get("episodes_per_step", fixed.episodes_per_step)
+    return dataclasses.replace(
+        fixed,
         guard=episodes >= MINIMUM_EPISODES if guard is None else guard,
         greedy=greedy,
-        simulator=simulator or family.simulators[0],
-    )
-
-
-def fixed_plan(
-    family: Family, split: Split = Split.TEST, *, guard: bool | None = None, simulator: Simulator | None = None
-) -> Plan:
-    """The committed plan that every learner of ``family`` is scored by on ``split``.
-
-    Args:
-        family: one without an entry in the file takes the default.
-        split: TEST is what is reported, VALIDATION what a revision is promoted on.
-        guard: as in :func:`make_plan`.
-        simulator: as in :func:`make_plan`.
-
-    Raises:
-        InvalidField: ``split`` is TRAIN, which nothing is scored on.
-    """
-    if split is Split.TRAIN:
-        raise InvalidField("split", "there is no fixed plan for train; use test or validation")
-    plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
-    values = plans.get(family.name, plans["default"])[split]
-    episodes = values["episodes_per_step"]
-    return Plan(
-        split=split,
-        guard=episodes >= MINIMUM_EPISODES if guard is None else guard,
-        greedy=False,
-        simulator=simulator or family.simulators[0],
-        **values,
+        simulator=simulator or fixed.simulator,
+        **given,
     )
 
 

@@ -121,18 +121,18 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         )
 
     def _plan(self, message: evaluation_pb2.EvaluationPlan, learner: LearnerRecord) -> Plan:
-        whole(message.tasks, "plan.tasks", 1, self._limits.tasks_per_request)
+        # A plan's own range starts at 1: here 0 stands for "as in the fixed plan".
+        whole(message.tasks, "plan.tasks", 0, self._limits.tasks_per_request)
         whole(message.episodes_per_step, "plan.episodes_per_step", 0, self._limits.episodes_per_step)
         return make_plan(
             self._registry.get(learner.spec.family),
-            learner.spec,
-            split=split_from_pb(message.split, "plan.split"),
-            task_seed=message.task_seed,
-            tasks=message.tasks,
-            steps=message.steps,
-            episodes_per_step=message.episodes_per_step,
-            evaluation_episodes=message.evaluation_episodes,
-            seed=message.seed,
+            split_from_pb(message.split, "plan.split"),
+            task_seed=message.task_seed if message.HasField("task_seed") else None,
+            tasks=message.tasks or None,
+            steps=message.steps if message.HasField("steps") else None,
+            episodes_per_step=message.episodes_per_step or None,
+            evaluation_episodes=message.evaluation_episodes or None,
+            seed=message.seed if message.HasField("seed") else None,
             guard=message.guard if message.HasField("guard") else None,
             greedy=message.greedy,
             simulator=simulator_from_pb(message.simulator, "plan.simulator"),

@@ -12,14 +12,13 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop_server import zoo
 from innerloop_server.actors.environments import INSTALLED
@@ -34,6 +33,7 @@ from innerloop_server.tasks.registry import load_registry
 from innerloop_server.training import references
 from innerloop_server.training.episodes import Collect, actor_collector, batch_collector
 
+ACTINGS = ("greedy", "sampled")
 ACTORS, SLOTS = 2, 128
 VISIBLE_SOURCE = "innerloop_server.training.visible:load_visible_registry"
 
@@ -56,67 +56,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """Train and score references with every seed; write ``<family>.json`` and the best policies to ``out``. Kinds that
-    are not asked for stay as they are.
+    """Train and score references with every seed, and keep the best policies and ``<family>.json`` in ``out``.
+
+    The manifest is written after each run, and runs that it holds with the same settings, on the same test, are not
+    run again: so more seeds can be added, and a command that was stopped goes on.
 
     Returns:
         The manifest.
     """
     plan = fixed_plan(family)
+    test = {
+        "split": plan.split,
+        "task_seed": plan.task_seed,
+        "tasks": plan.tasks,
+        "episodes": plan.evaluation_episodes,
+        "seed": plan.seed,
+    }
     tasks = draw_tasks(family, plan)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{family.name}.json"
-    entries = json.loads(file.read_text(encoding="utf-8"))["references"] if file.is_file() else {}
-    entries |= {kind: _entry(family, kind, seeds, plan, tasks, out) for kind in kinds}
-    manifest = {
-        "family": family.name,
-        "references": {kind: entries[kind] for kind in references.KINDS if kind in entries},
-        "test": {
-            "split": plan.split,
-            "task_seed": plan.task_seed,
-            "tasks": plan.tasks,
-            "episodes": plan.evaluation_episodes,
-            "seed": plan.seed,
-        },
-    }
-    file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"test": test, "references": {}}
+    entries: dict[str, Any] = before["references"] if before["test"] == test else {}
+    manifest = {"family": family.name, "test": test, "references": entries}
+    for kind in kinds:
+        seen, learner = references.bind(family, kind, references.settings(family.name, kind))
+        if kind in entries and entries[kind]["settings"] != learner.settings.to_json():
+            del entries[kind]
+        with _collector(seen, kind) as collect:
+            for seed in seeds:
+                runs = entries[kind]["runs"] if kind in entries else []
+                if any(run["seed"] == seed for run in runs):
+                    continue
+                trained = references.train(seen, learner, collect, seed, _say(f"{family.name} {kind} seed {seed}"))
+                run = _run(learner, seed, trained, collect, plan, tasks)
+                entries[kind] = _entry(family, kind, learner, [*runs, run], plan)
+                if entries[kind]["seed"] == seed:
+                    (out / entries[kind]["weights"]).write_bytes(_policy_file(learner, trained.meta))
+                entries[kind]["sha256"] = hashlib.sha256((out / entries[kind]["weights"]).read_bytes()).hexdigest()
+                file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
 
 
-def _entry(
-    family: Family, kind: str, seeds: Sequence[int], plan: Plan, tasks: Sequence[Task], out: Path
+def _run(
+    learner: Ppo, seed: int, trained: references.Trained, collect: Collect, plan: Plan, tasks: Sequence[Task]
 ) -> dict[str, Any]:
-    values = references.settings(family.name, kind)
-    seen, learner = references.bind(family, kind, values)
-    runs: list[dict[str, Any]] = []
-    metas: list[Tensors] = []
-    with _collector(seen, kind) as collect:
-        for seed in seeds:
-            trained = references.train(seen, learner, collect, seed, _say(f"{family.name} {kind} seed {seed}"))
-            metas.append(trained.meta)
-            scored = {
-                acting: _summary(
-                    references.returns(
-                        learner, trained.meta, collect, tasks, plan.evaluation_episodes, plan.seed, greedy=greedy
-                    )
-                )
-                for acting, greedy in (("greedy", True), ("sampled", False))
-            }
-            runs.append(
-                {
-                    "seed": seed,
-                    "updates": learner.settings.updates,
-                    "environment_steps": trained.environment_steps,
-                    "wall_seconds": round(trained.wall_seconds, 1),
-                    "cpu_seconds": round(trained.cpu_seconds, 1),
-                    "curve": [round(mean, 2) for mean in trained.curve],
-                    **scored,
-                }
-            )
-    value, acting, chosen = max((run[a]["mean"], a, i) for i, run in enumerate(runs) for a in ("greedy", "sampled"))
-    name = f"{family.name}-{kind}.safetensors"
-    data = _policy_file(learner, metas[chosen])
-    (out / name).write_bytes(data)
+    """One training and how it scored."""
+    scored = {
+        acting: references.returns(
+            learner, trained.meta, collect, tasks, plan.evaluation_episodes, plan.seed, greedy=acting == "greedy"
+        )
+        for acting in ACTINGS
+    }
+    return {
+        "seed": seed,
+        "updates": learner.settings.updates,
+        "environment_steps": trained.environment_steps,
+        "wall_seconds": round(trained.wall_seconds, 1),
+        "cpu_seconds": round(trained.cpu_seconds, 1),
+        "curve": [round(mean, 2) for mean in trained.curve],
+        **{
+            acting: {"mean": float(returns.mean()), "standard_error": standard_error(returns)}
+            for acting, returns in scored.items()
+        },
+    }
+
+
+def _entry(family: Family, kind: str, learner: Ppo, runs: Sequence[dict[str, Any]], plan: Plan) -> dict[str, Any]:
+    """The reference that all runs of a kind come to: the best seed, greedy or sampled."""
+    value, acting, chosen = max((run[acting]["mean"], acting, i) for i, run in enumerate(runs) for acting in ACTINGS)
+    seeds = [run["seed"] for run in runs]
     view = "with the task's parameters in view" if kind == ORACLE else "without seeing the task's parameters"
     return {
         "value": value,
@@ -127,13 +135,12 @@ def _entry(
             f"{acting}, the best of {len(seeds)} seed(s), on the {plan.tasks} fixed test tasks "
             f"(zoo/references/{family.name}.json)"
         ),
-        "weights": name,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "weights": f"{family.name}-{kind}.safetensors",
         "command": " ".join(["scripts/train-references", family.name, "--kinds", kind, "--seeds", *map(str, seeds)]),
         "versions": {name: importlib.metadata.version(name) for name in ("innerloop", "torch", "numpy", "gymnasium")}
         | {"python": platform.python_version()},
         "settings": learner.settings.to_json(),
-        "runs": runs,
+        "runs": list(runs),
     }
 
 
@@ -145,10 +152,6 @@ def _collector(seen: Family, kind: str) -> Iterator[Collect]:
         return
     with ActorPool(ACTORS, SLOTS, VISIBLE_SOURCE if kind == ORACLE else INSTALLED) as pool:
         yield actor_collector(pool)
-
-
-def _summary(returns: Array) -> Mapping[str, float]:
-    return {"mean": float(returns.mean()), "standard_error": standard_error(returns)}
 
 
 def _policy_file(learner: Ppo, meta: Tensors) -> bytes:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import numpy as np
+
 from harness.drift import ACTIONS, OBSERVATIONS, Drift
 from harness.learners import FAMILY, LEARNER
-
 from innerloop.policy import Policy
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import adaptation_pb2_grpc, array_pb2, policy_pb2, policy_pb2_grpc, task_pb2
@@ -43,30 +43,61 @@ class Over(Exception):
     """The session has ended, with its policy."""
 
 
+@dataclass(frozen=True)
+class Interruption:
+    """Something that happens while a client listens."""
+
+    after: int
+    """How many replies it has by then."""
+    happens: Callable[[Conversation], None]
+    """May raise :class:`Lost`, so that the client gives up at once."""
+
+
 class Conversation:
     """One stream."""
 
-    def __init__(self, channel: grpc.Channel, first: pb.AdaptRequest) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        first: pb.AdaptRequest,
+        interruption: Interruption | None = None,
+        seconds: float = CALL_SECONDS,
+    ) -> None:
         self._requests: queue.SimpleQueue[pb.AdaptRequest | None] = queue.SimpleQueue()
         self._requests.put(first)
+        self._interruption = interruption
+        self._heard = 0
+        self._ends = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        if seconds < CALL_SECONDS:
+            self._ends.add(grpc.StatusCode.DEADLINE_EXCEEDED)
         stub = adaptation_pb2_grpc.AdaptationServiceStub(channel)
-        self._replies = stub.Adapt(iter(self._requests.get, None), timeout=CALL_SECONDS)
+        self.channel = channel
+        self._replies = stub.Adapt(iter(self._requests.get, None), timeout=seconds)
 
     def send(self, message: pb.AdaptRequest) -> None:
         self._requests.put(message)
 
     def receive(self) -> pb.AdaptResponse:
+        """The next reply; heartbeats are passed over.
+
+        Raises:
+            Lost: the server is gone, or the time is over.
+        """
         while True:
+            if self._interruption is not None and self._heard == self._interruption.after:
+                self._interruption.happens(self)
             try:
                 reply: pb.AdaptResponse = next(self._replies)
             except grpc.RpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() not in self._ends:
                     raise
                 raise Lost from error
             if reply.WhichOneof("message") != "heartbeat":
+                self._heard += 1
                 return reply
 
-    def close(self) -> None:
+    def cancel(self) -> None:
+        """End the call, and let go of the thread that sends."""
         self._requests.put(None)
         self._replies.cancel()
 
@@ -83,31 +114,49 @@ class Client:
     """Step -> state hash."""
     found: int | None = None
     """The durable step that the last :meth:`run` was told of first; ``None``: it was told nothing."""
+    next_sequence: int = 0
+    """What it was told of its next message then."""
+    complete: int = 0
+    """Complete episodes that the server still had."""
+    talk: Conversation | None = None
+    known: int = 0
+    """Steps that were acknowledged before that."""
     policy: str = ""
     """SHA-256 of the finished policy's file."""
 
-    def run(self, address: str) -> None:
+    def run(self, address: str, interruption: Interruption | None = None, seconds: float = CALL_SECONDS) -> None:
         """Go on until the session has ended.
 
+        Args:
+            address: of the server.
+            interruption: something to happen on the way.
+            seconds: deadline of the stream.
+
         Raises:
-            Lost: the server is gone.
+            Lost: the server is gone, or the deadline has passed.
         """
-        self.found = None
         with grpc.insecure_channel(address) as channel:
-            talk = Conversation(channel, self._first())
-            try:
-                opened = talk.receive().opened
-                assert opened.session
-                assert self.session in ("", opened.session)
-                assert opened.step >= len(self.acknowledged), "an acknowledged step is gone"
-                self.session, self.found = opened.session, opened.step
-                for number in range(1, opened.step + 1):
-                    self._acknowledge(talk.receive().step, number)
-                self.converse(talk, opened)
-            except Over:
-                self.policy = _download(channel, self.policy)
-            finally:
-                talk.close()
+            self.run_on(channel, interruption, seconds)
+
+    def run_on(
+        self, channel: grpc.Channel, interruption: Interruption | None = None, seconds: float = CALL_SECONDS
+    ) -> None:
+        """As :meth:`run`, over a channel that there is."""
+        self.found = None
+        talk = self.talk = Conversation(channel, self._first(), interruption, seconds)
+        try:
+            opened = talk.receive().opened
+            self.known = len(self.acknowledged)
+            assert opened.step >= self.known, "an acknowledged step is gone"
+            self.session, self.found = opened.session, opened.step
+            self.next_sequence, self.complete = opened.next_sequence, opened.episodes_pending
+            for number in range(1, opened.step + 1):
+                self._acknowledge(talk.receive().step, number)
+            self.converse(talk, opened)
+        except Over:
+            self.policy = _download(channel, self.policy)
+        finally:
+            talk.cancel()
 
     def converse(self, talk: Conversation, opened: pb.Opened) -> None:
         """Lead the conversation from ``opened`` on, until ``Over``."""
@@ -119,7 +168,10 @@ class Client:
 
     def expect(self, talk: Conversation, kind: str) -> Any:
         """The next reply, which must be of this kind unless it is the end of the session."""
-        reply = talk.receive()
+        return self.taken(talk.receive(), kind)
+
+    def taken(self, reply: pb.AdaptResponse, kind: str) -> Any:
+        """What a reply says."""
         got = reply.WhichOneof("message")
         if got == "adapted":
             assert reply.adapted.step == len(self.acknowledged)
@@ -175,8 +227,11 @@ class Owner(Client):
     automatic: bool = False
     """The server adapts when enough episodes are complete, and ends the session by its budget; else the client says
     ``advance`` and ``finish``."""
-    unanswered: pb.AdaptRequest | None = None
     sequence: int = 0
+    unheard: pb.AdaptRequest | None = None
+    """The last message."""
+    repeated: int = 0
+    """Number of the message that was sent again, whose further replies say nothing new."""
 
     def opening(self) -> pb.Open:
         return self._open(
@@ -191,41 +246,60 @@ class Owner(Client):
     def converse(self, talk: Conversation, opened: pb.Opened) -> None:
         self._repeat(talk, opened)
         self.sequence = opened.next_sequence - 1
-        assert opened.episodes_pending == 0
-        policy = Policy.from_bytes(opened.policy_file) if self.experience else None
+        policy = Policy.from_bytes(opened.policy_file) if opened.policy_file else None
+        complete = opened.episodes_pending
         for number in range(opened.step, self.steps):
-            for wave in range(WAVES):
-                episodes = tuple(wave * len(ROWS) + i for i in range(len(ROWS)))
-                run = Drift(number, episodes)
-                if policy is None:
-                    self._observe(talk, number, run)
-                else:
-                    self._report(talk, number, run, policy)
-                if not self.automatic or wave < WAVES - 1:
-                    assert self.expect(talk, "accepted").episodes_pending == (wave + 1) * len(ROWS)
-            if not self.automatic:
-                self._say(talk, advance=pb.Advance())
+            asked = self._sample(talk, number, complete, policy)
             step = self.expect(talk, "step")
             self._acknowledge(step, number + 1)
-            if self.automatic and not self.experience and number + 1 < self.steps:
+            if not asked and not self.experience and number + 1 < self.steps:
                 assert self.expect(talk, "accepted").episodes_pending == 0
-            policy = Policy.from_bytes(step.policy_file) if self.experience else None
+            policy = Policy.from_bytes(step.policy_file) if step.policy_file else None
+            complete = 0
         if not self.automatic:
             self._say(talk, finish=pb.Finish())
         self.expect(talk, "adapted")
 
+    def expect(self, talk: Conversation, kind: str) -> Any:
+        """As for every client; what else a repeated message is answered is passed over."""
+        while True:
+            reply = talk.receive()
+            if not self.repeated or reply.sequence != self.repeated:
+                return self.taken(reply, kind)
+
     def _repeat(self, talk: Conversation, opened: pb.Opened) -> None:
-        """Send again what was not answered, if the server says that it has taken it in: nothing must happen twice."""
-        message = self.unanswered
-        if message is not None and message.sequence < opened.next_sequence:
+        """Send again what caused a step unheard: nothing must happen twice."""
+        message, self.repeated = self.unheard, 0
+        if message is not None and opened.step > self.known and message.sequence < opened.next_sequence:
             talk.send(message)
             step = self.expect(talk, "step")
             assert (step.number, step.state_hash) == (opened.step, self.acknowledged[opened.step])
+            self.repeated = message.sequence
+
+    def _sample(self, talk: Conversation, number: int, complete: int, policy: Policy | None) -> bool:
+        """Report the episodes that are missing for step ``number + 1``, and see to it that it is taken.
+
+        Returns:
+            Whether it took an ``advance``: always, unless the server adapts by itself and did not have them all.
+        """
+        ask = not self.automatic or complete == WAVES * len(ROWS)
+        for first in range(complete, WAVES * len(ROWS), len(ROWS)):
+            run = Drift(number, tuple(range(first, first + len(ROWS))))
+            if policy is None:
+                self._observe(talk, number, run)
+            else:
+                self._report(talk, number, run, policy, np.random.default_rng((number, first)))
+            complete += len(ROWS)
+            if not self.automatic or complete < WAVES * len(ROWS):
+                assert self.expect(talk, "accepted").episodes_pending == complete
+        if ask:
+            self._say(talk, advance=pb.Advance())
+        return ask
 
     def _say(self, talk: Conversation, **message: Any) -> None:
         self.sequence += 1
-        self.unanswered = pb.AdaptRequest(sequence=self.sequence, **message)
-        talk.send(self.unanswered)
+        self.unheard = pb.AdaptRequest(sequence=self.sequence, **message)
+        talk.send(self.unheard)
 
     def _observe(self, talk: Conversation, number: int, run: Drift) -> None:
         """One episode in each row, action by action; the last message reports alone."""
@@ -243,9 +317,8 @@ class Owner(Client):
             )
             self._say(talk, observe=report)
 
-    def _report(self, talk: Conversation, number: int, run: Drift, policy: Policy) -> None:
+    def _report(self, talk: Conversation, number: int, run: Drift, policy: Policy, rng: np.random.Generator) -> None:
         """One episode in each row by the policy that came with the last step, reported as a whole."""
-        rng = np.random.default_rng((number, len(ROWS)))
         seen, raw, rewards, log_probs = [], [], [], []
         ended = False
         while not ended:

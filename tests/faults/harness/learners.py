@@ -17,9 +17,7 @@ LEARNER = "tiny"
 
 def install(data_dir: Path) -> None:
     """Put the learner into a data directory that no server has open."""
-    spec = spec_for(
-        load_registry().get(FAMILY), name=LEARNER, settings={"hidden_sizes": [8], "episodes_per_step": 4}
-    )
+    spec = spec_for(load_registry().get(FAMILY), name=LEARNER, settings={"hidden_sizes": [8], "episodes_per_step": 4})
     with Store.open(data_dir) as store:
         store.put_learner(spec)
         store.add_revision(LEARNER, safetensors.torch.save(build(spec).initial_meta(0)), {})

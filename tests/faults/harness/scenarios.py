@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.clients import Client, Owner, Simulated
-
 from innerloop.v1 import task_pb2
 
 

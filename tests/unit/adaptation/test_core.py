@@ -332,8 +332,8 @@ def test_simulators_share_no_batch(ref: RevisionRef) -> None:
     core = drift.core()
     seated(core, 1, ref, drift.task(), simulator=Simulator.ACTORS)
     seated(core, 2, ref, drift.task())
-    core.submit(StepOrder(1, 1))
     core.submit(StepOrder(2, 1))
+    core.submit(StepOrder(1, 1))
     answers = {answer.key: answer for answer in drain(core)}
     failed = answers[1]
     assert isinstance(failed, Failed)

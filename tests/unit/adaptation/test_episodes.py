@@ -228,7 +228,7 @@ def test_rows_may_come_in_any_order_and_company(rows: list[list[int]], data: st.
         speakers = data.draw(st.lists(st.sampled_from(sorted(todo)), min_size=1, unique=True))
         ended = []
         for row in speakers:
-            e, t = last[row]
+            e, _ = last[row]
             if e >= 0 and (not todo[row] or todo[row][0][1] == 0):
                 ended.append(row)
                 order.append((row, e))

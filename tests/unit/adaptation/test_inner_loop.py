@@ -42,7 +42,7 @@ def revision(tmp_path: Path) -> LoadedRevision:
 def resident(revision: LoadedRevision) -> Resident:
     state = {"w": torch.zeros(1, 2)}
     task = drift.task()
-    return Resident(revision, 7, 3, task, Simulator.BATCH, state, state, Guard(enabled=True), number=4)
+    return Resident(revision, 7, 3, task, Simulator.BATCH, state, state, Guard(enabled=True), number=0)
 
 
 def state(value: float) -> Tensors:
@@ -68,7 +68,7 @@ def end(step: Step, outcome: Rollout | Updated | None) -> Taken:
 
 def test_the_first_step_samples_adapts_and_samples_again(resident: Resident) -> None:
     step = simulated_step(resident)
-    need = asked_rollout(next(step), (4, 0))
+    need = asked_rollout(next(step), (0, 0))
     assert need.state is resident.state
     before = rolled(-3.0, -5.0)
     need_update = step.send(before)
@@ -77,7 +77,7 @@ def test_the_first_step_samples_adapts_and_samples_again(resident: Resident) -> 
     assert need_update.experience is before.experience
     assert need_update.rate_scale == 1.0
     updated = Updated(state(1), METRICS)
-    need = asked_rollout(step.send(updated), (5, 0))
+    need = asked_rollout(step.send(updated), (1, 0))
     assert need.state is updated.state
     after = rolled(-2.0, -2.0)
     taken = end(step, after)
@@ -85,7 +85,7 @@ def test_the_first_step_samples_adapts_and_samples_again(resident: Resident) -> 
     assert taken.metrics == METRICS
     now = taken.resident
     assert now.state is now.best is updated.state
-    assert (now.number, now.phase, now.carry) == (5, 0, after)
+    assert (now.number, now.phase, now.carry) == (1, 0, after)
     assert now.guard == Guard(True, -2.0, 1.0, True)
 
 
@@ -95,22 +95,26 @@ def test_the_next_step_learns_from_the_episodes_that_judged_the_last(resident: R
     need = next(step)
     assert isinstance(need, AdaptNeed)
     assert need.experience is carry.experience
-    asked_rollout(step.send(Updated(state(1), METRICS)), (5, 0))
+    asked_rollout(step.send(Updated(state(1), METRICS)), (1, 0))
     assert end(step, rolled(-3.0)).episodes == 3
 
 
 def test_a_lost_carry_is_drawn_from_the_same_counters(resident: Resident) -> None:
-    """The counters of the judging sample of step 5 are those that a resumed session at step 5 asks for."""
+    """The counters of the judging sample of step 1 are those that a session resumed there asks for; counted once."""
     step = simulated_step(resident)
     next(step)
     step.send(rolled(-4.0))
     judging = step.send(Updated(state(1), METRICS))
     assert isinstance(judging, RolloutNeed)
     now = end(step, rolled(-3.0)).resident
-    again = next(simulated_step(replace(now, carry=None)))
+    resumed = simulated_step(replace(now, carry=None))
+    again = next(resumed)
     assert isinstance(again, RolloutNeed)
     assert again.counters == judging.counters
     assert again.state is judging.state
+    resumed.send(rolled(-3.0))
+    resumed.send(Updated(state(2), METRICS))
+    assert end(resumed, rolled(-2.0)).episodes == 3
 
 
 def test_a_fall_is_taken_back_and_fresh_episodes_come_next(resident: Resident) -> None:
@@ -122,17 +126,17 @@ def test_a_fall_is_taken_back_and_fresh_episodes_come_next(resident: Resident) -
     assert (taken.pre_return, taken.post_return, taken.guarded, taken.episodes) == (-4.0, -9.0, True, 6)
     now = taken.resident
     assert now.state is now.best is resident.state
-    assert (now.number, now.phase, now.carry) == (5, 1, None)
+    assert (now.number, now.phase, now.carry) == (1, 1, None)
     assert now.guard == Guard(True, -4.0, 0.5, True)
     following = simulated_step(now)
-    asked_rollout(next(following), (5, 1))
+    asked_rollout(next(following), (1, 1))
     need = following.send(rolled(-6.0))
     assert isinstance(need, AdaptNeed)
     assert need.rate_scale == 0.5
     assert need.state is resident.state
-    asked_rollout(following.send(Updated(state(2), METRICS)), (6, 0))
+    asked_rollout(following.send(Updated(state(2), METRICS)), (2, 0))
     taken = end(following, rolled(-5.0))  # above the fresh -6, below the old -4
-    assert not taken.guarded
+    assert (taken.guarded, taken.episodes) == (False, 6)
     assert (taken.resident.phase, taken.resident.guard) == (0, Guard(True, -5.0, 0.5, True))
 
 
@@ -162,7 +166,7 @@ def test_a_clients_step_adapts_and_asks_for_nothing_else(resident: Resident) -> 
     assert (taken.pre_return, taken.post_return, taken.guarded, taken.episodes) == (-1.5, None, False, 2)
     now = taken.resident
     assert (now.state, now.best) == (updated.state, resident.state)
-    assert (now.number, now.guard) == (5, Guard(True, -1.5, 1.0, False))
+    assert (now.number, now.guard) == (1, Guard(True, -1.5, 1.0, False))
 
 
 def test_a_clients_episodes_judge_the_update_before_them(resident: Resident) -> None:
@@ -174,7 +178,7 @@ def test_a_clients_episodes_judge_the_update_before_them(resident: Resident) -> 
     assert taken.metrics == NO_UPDATE
     now = taken.resident
     assert now.state is now.best is resident.state
-    assert (now.number, now.phase, now.guard) == (6, 1, Guard(True, -1.5, 0.5, True))
+    assert (now.number, now.phase, now.guard) == (2, 1, Guard(True, -1.5, 0.5, True))
     step = client_step(now, EXPERIENCE, np.array([-7.0]))  # of the best state: measures it afresh
     need = next(step)
     assert isinstance(need, AdaptNeed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,16 @@ async def test_opening_again_with_the_same_request_id_comes_back(house: House) -
 
 
 async def test_two_opens_at_once_attach_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have found the record before either attaches."""
+    """Who has made the record is slower to attach than those who find it."""
+    create = house.store.create_session
+
+    def slow(*args: Any) -> Any:
+        record, fresh = create(*args)
+        if fresh:
+            time.sleep(0.1)
+        return record, fresh
+
+    monkeypatch.setattr(house.store, "create_session", slow)
     message = open_simulated(request_id="r1", budget=Budget(steps=1_000))
     streams = await asyncio.gather(*(house.open(message) for _ in range(3)))
     assert len({stream.session for stream in streams}) == 1

@@ -55,13 +55,12 @@ def test_the_fixed_test_plans() -> None:
 
 
 def test_a_family_without_an_entry_takes_the_default() -> None:
-    plan = fixed_plan(SimpleNamespace(name="somebody-elses", simulators=(Simulator.ACTORS,)), guard=False)
+    plan = make_plan(SimpleNamespace(name="somebody-elses", simulators=(Simulator.ACTORS,)), Split.TEST, guard=False)
     assert (plan.tasks, plan.simulator, plan.guard) == (100, Simulator.ACTORS, False)
 
 
-def test_nothing_is_scored_on_train() -> None:
-    with pytest.raises(InvalidField, match="test or validation"):
-        fixed_plan(FAMILIES["navigation-2d"], Split.TRAIN)
+def test_train_takes_the_numbers_of_test() -> None:
+    assert fixed_plan(FAMILIES["navigation-2d"], Split.TRAIN) == replace(PLAN, split=Split.TRAIN)
 
 
 def test_a_plan_survives_json() -> None:
@@ -69,33 +68,26 @@ def test_a_plan_survives_json() -> None:
 
 
 def make(**changes) -> Plan:
-    spec = SimpleNamespace(settings={"episodes_per_step": 10})
-    asked = {"split": Split.TEST, "task_seed": 0, "tasks": 3, "steps": 2, **changes}
-    return make_plan(FAMILIES["cartpole-dynamics"], spec, **asked)
+    return make_plan(FAMILIES["cartpole-dynamics"], Split.TEST, **changes)
 
 
-def test_defaults_are_filled_in() -> None:
-    plan = make()
-    assert (plan.episodes_per_step, plan.evaluation_episodes, plan.simulator) == (10, 20, Simulator.BATCH)
-    assert not plan.guard  # 10 episodes are too few to judge by
-    assert make(episodes_per_step=20).guard
-    assert not make(episodes_per_step=20, guard=False).guard
-    assert make(guard=True).guard
+def test_what_is_left_out_is_as_in_the_fixed_plan() -> None:
+    assert make() == fixed_plan(FAMILIES["cartpole-dynamics"])
+    assert make(tasks=None, seed=None) == make()
+    assert make(tasks=3, steps=0, seed=0) == replace(make(), tasks=3, steps=0, seed=0)
+
+
+def test_the_guard_is_on_where_a_step_has_enough_episodes() -> None:
+    assert make().guard
+    assert not make(episodes_per_step=10).guard  # too few to judge by
+    assert make(episodes_per_step=10, guard=True).guard
+    assert not make(guard=False).guard
     assert make(simulator=Simulator.ACTORS).simulator is Simulator.ACTORS
 
 
 def test_a_simulator_that_the_family_lacks_is_refused() -> None:
-    spec = SimpleNamespace(settings={})
     with pytest.raises(InvalidField) as caught:
-        make_plan(
-            FAMILIES["halfcheetah-velocity"],
-            spec,
-            split=Split.TEST,
-            task_seed=0,
-            tasks=1,
-            steps=1,
-            simulator=Simulator.BATCH,
-        )
+        make_plan(FAMILIES["halfcheetah-velocity"], Split.TEST, simulator=Simulator.BATCH)
     assert caught.value.field == "plan.simulator"
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -73,11 +74,25 @@ def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch
     said = capsys.readouterr().out
     assert [f"{manifest['references'][kind]['value']:.2f}" in said for kind in references.KINDS] == [True, True]
 
-    arguments = ["pendulum-dynamics", "--kinds", "memoryless", "--seeds", "5", "--out", str(tmp_path)]
+    # Another seed is added to those that ran already; nothing else changes.
+    trained: list[int] = []
+    train = references.train
+    monkeypatch.setattr(references, "train", lambda *args: trained.append(args[3]) or train(*args))
+    arguments = ["pendulum-dynamics", "--kinds", "memoryless", "--seeds", "3", "4", "5", "--out", str(tmp_path)]
     assert train_references.main(arguments) == 0
     after = json.loads((tmp_path / "pendulum-dynamics.json").read_text())["references"]
+    assert trained == [5]
     assert after["oracle"] == manifest["references"]["oracle"]
-    assert [run["seed"] for run in after["memoryless"]["runs"]] == [5]
+    assert after["memoryless"]["runs"][:2] == manifest["references"]["memoryless"]["runs"]
+    assert [run["seed"] for run in after["memoryless"]["runs"]] == [3, 4, 5]
+    for entry in after.values():
+        assert hashlib.sha256((tmp_path / entry["weights"]).read_bytes()).hexdigest() == entry["sha256"]
+
+    # Other settings start anew.
+    monkeypatch.setattr(references, "settings", lambda family, kind: {**SMALL, "updates": 1})
+    assert train_references.main([*arguments[:4], "3", "--out", str(tmp_path)]) == 0
+    anew = json.loads((tmp_path / "pendulum-dynamics.json").read_text())["references"]
+    assert [run["updates"] for run in anew["memoryless"]["runs"]] == [1]
 
 
 def test_actors_run_the_same_kind_of_episodes() -> None:
