@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -44,7 +45,8 @@ class Run:
     @property
     def returns(self) -> list[float]:
         """Mean return before any step, and as each step's update left it: a step that the guard took back keeps the
-        return of the state that it went back to."""
+        return of the state that it went back to.
+        """
         curve = [self.steps[0].pre_return]
         for step in self.steps:
             curve.append(curve[-1] if step.guarded else float(step.post_return or 0.0))
@@ -73,10 +75,10 @@ def main() -> int:
     console.print(f"Downloaded policies act like the served ones (largest difference {max(differences):.1e}).\n")
     console.print("What to type next (in the virtual environment: . .venv/bin/activate):")
     for line in (
-        "innerloop families                                    # what there is to adapt to",
-        "innerloop adapt navigation-2d --param goal=0.3,-0.4   # your own task",
-        "innerloop evaluate cartpole-dynamics                  # scores beside their bounds",
-        "innerloop serve                                       # a server to stay",
+        "innerloop families                                   # what there is",
+        "innerloop adapt navigation-2d --param goal=0.3,-0.4  # your own task",
+        "innerloop evaluate cartpole-dynamics                 # scores and bounds",
+        "innerloop serve                                      # a server to stay",
     ):
         console.print("  " + line, highlight=False)
     improved = all(np.mean([r.returns[-1] - r.returns[0] for r in runs if r.family == name]) > 0 for name in TASKS)
@@ -136,23 +138,21 @@ def adapt(client: innerloop.Client, run: Run, progress: Progress, bar: TaskID, r
 
 def print_table(console: Console, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
     """Before, after each step, and what it is read against: means over the tasks."""
-    table = Table("family", "tasks", "before", *(f"step {k}" for k in range(1, STEPS + 1)), "no adaptation", "oracle")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for family, count in TASKS.items():
+    table = Table(
+        "family", "before", *(f"step {k}" for k in range(1, STEPS + 1)), "memoryless", "oracle", box=box.SIMPLE
+    )
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column.header == "family" else "right"
+    for family in TASKS:
         curve = np.mean([run.returns for run in runs if run.family == family], axis=0)
         bounds = references[family]
-        unadapted = bounds.get("memoryless", bounds.get("no-move"))
         table.add_row(
-            family,
-            str(count),
-            *(f"{value:.1f}" for value in curve),
-            "" if unadapted is None else f"{unadapted:.1f}",
-            f"{bounds['oracle']:.1f}" if "oracle" in bounds else "",
+            family, *(f"{value:.1f}" for value in curve), f"{bounds['memoryless']:.1f}", f"{bounds['oracle']:.1f}"
         )
     console.print(table)
     console.print(
-        "Mean returns of the tasks' own sampled episodes. no adaptation: the best policy that cannot adapt; "
+        "Mean returns of the tasks' own sampled episodes. memoryless: the best policy\nthat cannot adapt; "
         "oracle: one that is told the hidden parameters.\n"
     )
 
@@ -175,14 +175,14 @@ def largest_difference(client: innerloop.Client, run: Run) -> float:
 def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
     """Paths of the navigation tasks before and after; return against adaptation step for every family."""
     figure, axes = plt.subplot_mosaic(
-        [["before", "before", "after", "after", "after2", "after2"], ["r0", "r0", "r1", "r1", "r2", "r2"]],
+        [["p0", "p1", "p3"], ["r0", "r1", "r2"]],
         figsize=(11, 7),
         height_ratios=[1.25, 1],
         layout="constrained",
     )
     navigation = [run for run in runs if run.family == NAVIGATION]
-    colours = plt.get_cmap("tab10").colors
-    for axis, k, title in (("before", 0, "before"), ("after", 1, "after 1 step"), ("after2", STEPS, f"after {STEPS}")):
+    colours = [f"C{i}" for i in range(10)]
+    for axis, k, title in (("p0", 0, "before"), ("p1", 1, "after 1 step"), ("p3", STEPS, f"after {STEPS} steps")):
         ax = axes[axis]
         for run, colour in zip(navigation, colours, strict=False):
             policy = run.start if k == 0 else run.steps[k - 1].policy
@@ -193,16 +193,14 @@ def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]
             goal = run.task.parameters["goal"]
             ax.plot(goal[0], goal[1], marker="*", color=colour, markersize=15, markeredgecolor="black")
         ax.set(title=f"{NAVIGATION}: {title}", xlim=(-0.75, 0.75), ylim=(-0.75, 0.75), aspect="equal")
-        ax.tick_params(labelsize=8)
     for axis, (family, bounds) in zip(("r0", "r1", "r2"), references.items(), strict=True):
         ax = axes[axis]
         curves = np.array([run.returns for run in runs if run.family == family])
         steps = np.arange(curves.shape[1])
         ax.plot(steps, curves.T, color="0.75", linewidth=0.9)
         ax.plot(steps, curves.mean(0), color="tab:blue", marker="o", linewidth=2, label="mean of the tasks")
-        for name, style in (("oracle", "--"), ("memoryless", ":"), ("no-move", ":")):
-            if name in bounds:
-                ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=name)
+        for name, style in (("oracle", "--"), ("memoryless", ":")):
+            ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=name)
         ax.set(title=family, xlabel="adaptation step", xticks=steps)
         ax.legend(fontsize=8, loc="lower right")
     axes["r0"].set_ylabel("return of an episode")

@@ -39,7 +39,14 @@ def score(client: innerloop.Client, family: str) -> dict[str, Any]:
         done = client.evaluate(family, guard=guard).result()
         print(f"{family} {name}: {[round(s.mean, 2) for s in done.scores]}", file=sys.stderr, flush=True)
         result[name] = [
-            {"k": s.k, "mean": s.mean, "iqm": s.interquartile_mean, "low": s.low, "high": s.high, "se": s.standard_error}
+            {
+                "k": s.k,
+                "mean": s.mean,
+                "iqm": s.interquartile_mean,
+                "low": s.low,
+                "high": s.high,
+                "se": s.standard_error,
+            }
             for s in done.scores
         ]
         result[f"{name}_seconds"] = round(time.perf_counter() - began, 1)

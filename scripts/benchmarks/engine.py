@@ -2,7 +2,7 @@
 
 Two engines run side by side, one that batches and one that serves sessions one by one, and a server beside an echo
 with messages of the same sizes. Slices of the two sides are interleaved in one run, and a ratio is the median over
-pairs, so that a machine that is busy, or whose clock moves, disturbs both sides alike.
+rounds, so that a machine that is busy, or whose clock moves, disturbs both sides alike.
 Run it: ``scripts/bench engine [--json]``.
 """
 
@@ -65,7 +65,7 @@ CALLS = 200
 
 @dataclass(frozen=True)
 class Throughput:
-    """Session-steps a second: medians over the slices, and the median of paired ratios."""
+    """Session-steps a second: medians over the rounds, and the median of their ratios."""
 
     step: str
     episodes_per_step: int
@@ -78,7 +78,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Latency:
-    """Microseconds a call, one after the other: medians over the slices, and the median of paired ratios."""
+    """Microseconds a call, one after the other: medians over the rounds, and the median of their ratios."""
 
     call: str
     request_bytes: int
@@ -93,15 +93,16 @@ Slice = Callable[[], Awaitable[float]]
 
 
 async def paired(first: Slice, second: Slice, rounds: int) -> tuple[float, float, tuple[float, ...]]:
-    """Medians of both, and the ratios first / second of each pair; who goes first alternates."""
+    """Medians of both, and the ratio first / second of each round.
+
+    A round is first, second, second, first: whether a slice comes early or late says nothing about its side.
+    """
     await first()
     await second()
     pairs = []
-    for i in range(rounds):
-        if i % 2:
-            b, a = await second(), await first()
-        else:
-            a, b = await first(), await second()
+    for _ in range(rounds):
+        a, b = await first(), await second()
+        b, a = (b + await second()) / 2, (a + await first()) / 2
         pairs.append((a, b))
     firsts, seconds = zip(*pairs, strict=True)
     return statistics.median(firsts), statistics.median(seconds), tuple(a / b for a, b in pairs)
@@ -343,7 +344,7 @@ def main() -> None:
     """Print the tables, or JSON for programs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--rounds", type=int, default=7, help="pairs of slices a line")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of four slices a line")
     arguments = parser.parse_args()
 
     steps = asyncio.run(engine_figures(arguments.rounds))
@@ -354,7 +355,7 @@ def main() -> None:
             json.dumps({"machine": machine, "engine": [*map(asdict, steps)], "calls": [*map(asdict, calls)]}, indent=2)
         )
         return
-    print(f"{FAMILY}, session-steps a second (ratio: median over pairs of slices)")
+    print(f"{FAMILY}, session-steps a second (ratio: median over rounds)")
     print(f"{'step':<10}{'episodes':>9}{'sessions':>10}{'batching':>11}{'one by one':>12}{'ratio':>8}")
     for s in steps:
         print(

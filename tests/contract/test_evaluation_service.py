@@ -93,7 +93,7 @@ async def test_from_start_to_scores(stub: Stub) -> None:
     assert plan.learner == f"{LEARNER}/revisions/1"
     assert (plan.episodes_per_step, plan.evaluation_episodes) == (20, 2)
     assert plan.HasField("guard")
-    assert not plan.guard
+    assert plan.guard
     assert plan.simulator == task_pb2.SIMULATOR_BATCH
     seen = await follow(stub, started.name)
     done = seen[-1]
