@@ -81,8 +81,8 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Results",
         "",
-        "Final scores of the shipped learners on fixed, unseen test tasks: mean undiscounted return of fresh episodes with",
-        "sampled actions, and its 95 % bootstrap interval over tasks. Tasks and seeds were fixed in",
+        "Final scores of the shipped learners on fixed, unseen test tasks: mean undiscounted return of fresh episodes",
+        "with sampled actions, and its 95 % bootstrap interval over tasks. Tasks and seeds were fixed in",
         "`server/innerloop_server/evaluation/protocols.toml` before training. Written by `python scripts/results.py`",
         f"({platform.machine()}, two cores, CPU); `results.json` beside this page holds every number.",
     ]
@@ -92,8 +92,9 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             f"## {family}",
             "",
-            f"{plan['tasks']} tasks of the {plan['split']} stream (seed {plan['task_seed']}), {plan['episodes_per_step']} "
-            f"episodes a step, {plan['evaluation_episodes']} fresh episodes at each k, seed {plan['seed']}.",
+            f"{plan['tasks']} tasks of the {plan['split']} stream (seed {plan['task_seed']}), "
+            f"{plan['episodes_per_step']} episodes a step, {plan['evaluation_episodes']} fresh episodes at each k, "
+            f"seed {plan['seed']}.",
             "",
             "| k | guarded | 95 % interval | gap closed | unguarded | 95 % interval |",
             "|---|---|---|---|---|---|",
@@ -102,7 +103,8 @@ def markdown(results: dict[str, Any]) -> str:
             closed = gap_closed(on["mean"], references)
             lines.append(
                 f"| {on['k']} | **{on['mean']:.2f}** | {on['low']:.2f} .. {on['high']:.2f} | "
-                f"{'' if closed is None else f'{closed:.1%}'} | {off['mean']:.2f} | {off['low']:.2f} .. {off['high']:.2f} |"
+                f"{'' if closed is None else f'{closed:.1%}'} | "
+                f"{off['mean']:.2f} | {off['low']:.2f} .. {off['high']:.2f} |"
             )
         lines += ["", "| reference | value | source |", "|---|---|---|"]
         lines += [f"| {name} | {r['value']:.2f} | {r['source']} |" for name, r in references.items()]

@@ -240,7 +240,7 @@ class LiveSession:
 
     async def _simulate(self) -> None:
         """Step after step until a bound is reached. The next step is computed while this one goes to disk."""
-        ahead = self._order_step(self.record.step + 1)
+        ahead = asyncio.ensure_future(self._engine.step(self._next_step(self.record.step + 1)))
         try:
             while True:
                 stepped = await ahead
@@ -250,7 +250,7 @@ class LiveSession:
                 if reason is None and finish is not None:
                     reason = EndReason.FINISHED
                 if reason is None:
-                    ahead = self._order_step(stepped.number + 1)
+                    ahead = asyncio.ensure_future(self._engine.step(self._next_step(stepped.number + 1)))
                 event = await self._shielded(self._settle(stepped, None, 0))
                 await self._outbox.put(event)
                 if reason is not None:
@@ -259,11 +259,8 @@ class LiveSession:
         finally:
             ahead.cancel()
 
-    def _order_step(self, number: int) -> asyncio.Task[Stepped]:
-        order = StepOrder(self.key, number, policy=self.options.policy_in_steps)
-        task = asyncio.get_running_loop().create_task(self._engine.step(order))
-        task.add_done_callback(_looked_at)
-        return task
+    def _next_step(self, number: int) -> StepOrder:
+        return StepOrder(self.key, number, policy=self.options.policy_in_steps)
 
     async def _observe(self, message: Observe) -> None:
         self._check_lag(message.step)
@@ -414,12 +411,6 @@ class LiveSession:
         task = asyncio.get_running_loop().create_task(work)
         self._settling = task
         return await asyncio.shield(task)
-
-
-def _looked_at(task: asyncio.Task[Stepped]) -> None:
-    """A step that fails when nobody waits for it any more is nothing to complain about."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _session_ended(session_id: str) -> PreconditionFailed:

@@ -118,9 +118,10 @@ class Client:
     """What it was told of its next message then."""
     complete: int = 0
     """Complete episodes that the server still had."""
-    talk: Conversation | None = None
     known: int = 0
     """Steps that were acknowledged before that."""
+    talk: Conversation | None = None
+    """The last stream."""
     policy: str = ""
     """SHA-256 of the finished policy's file."""
 

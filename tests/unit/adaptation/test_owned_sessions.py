@@ -262,6 +262,8 @@ async def test_a_message_that_is_being_taken_in_ends_before_the_session_changes_
         acted = await act(order)
         answered.set()
         await settled(lambda: old.live._closed)
+        for _ in range(5):
+            await asyncio.sleep(0)
         return acted
 
     monkeypatch.setattr(house.engine, "act", slow)
