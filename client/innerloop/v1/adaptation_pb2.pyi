@@ -604,7 +604,7 @@ Global___Advance: _TypeAlias = Advance  # noqa: Y015
 
 @_typing.final
 class Finish(_message.Message):
-    """Ends the session with the policy of its best state (guarded) or its last one."""
+    """Ends the session with the policy of its present state: the last update's, unless the guard took that back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -15,9 +15,9 @@ import structlog
 
 from innerloop_server.adaptation import process
 from innerloop_server.adaptation.orders import Occupancy, Request
-from innerloop_server.adaptation.process import AskOccupancy, EngineSettings, Started
+from innerloop_server.adaptation.process import AskOccupancy, CannotStart, EngineSettings, Started
 from innerloop_server.adaptation.waiting import WaitingEngine
-from innerloop_server.errors import Unavailable
+from innerloop_server.errors import PreconditionFailed, Unavailable
 
 RESTART_SECONDS = (0.1, 0.5, 2.0, 5.0)
 """Pauses before the first, second, ... restart in a row; the last repeats."""
@@ -48,14 +48,21 @@ class EngineClient(WaitingEngine):
         self._link: _Link | None = None
         self._deaths = 0
         self._closing = False
+        self._refusal = ""
         self.device = ""
         """The device that the engine took; empty before it is ready."""
 
     async def start(self) -> None:
-        """Start the process and wait until it serves."""
+        """Start the process and wait until it serves.
+
+        Raises:
+            PreconditionFailed: ``NO_DEVICE``; the device that was asked for is not there.
+        """
         self._loop = asyncio.get_running_loop()
         self._spawn()
         await self._ready.wait()
+        if self._refusal:
+            raise PreconditionFailed(self._refusal, reason="NO_DEVICE")
 
     async def close(self) -> None:
         """Stop the process. Idempotent. Whoever waits gets ``Unavailable``."""
@@ -114,6 +121,9 @@ class EngineClient(WaitingEngine):
                 self.device = message.device
                 self._deaths = 0
                 self._ready.set()
+            elif isinstance(message, CannotStart):
+                self._refusal = message.message
+                self._ready.set()
             elif isinstance(message, Occupancy):
                 if self._asked:
                     future = self._asked.popleft()
@@ -123,7 +133,7 @@ class EngineClient(WaitingEngine):
                 self._answered(message)
 
     def _on_end(self, link: _Link) -> None:
-        if link is not self._link or self._closing:
+        if link is not self._link or self._closing or self._refusal:
             return
         self._link = None
         self._ready.clear()

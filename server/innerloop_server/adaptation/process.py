@@ -45,13 +45,24 @@ class Started:
     """The device that it took."""
 
 
+@dataclass(frozen=True)
+class CannotStart:
+    """The first and only message of an engine that has nothing to compute on."""
+
+    message: str
+
+
 def main(connection: Connection[Any, Any], settings: EngineSettings) -> None:
     """Body of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the gateway decides when to stop
     import torch
 
     torch.set_num_threads(1)  # one thread an operation: see kernels
-    device = resolve_device(settings.device)
+    try:
+        device = resolve_device(settings.device)
+    except (RuntimeError, ValueError) as error:
+        connection.send([CannotStart(f"device {settings.device} cannot be used: {str(error).splitlines()[0]}")])
+        return
     core = build(settings, device)
     try:
         connection.send([Started(str(device))])
@@ -63,12 +74,22 @@ def main(connection: Connection[Any, Any], settings: EngineSettings) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a setting means; ``auto``: CUDA where there is one."""
+    """The device that a setting means; ``auto``: CUDA where there is one.
+
+    Raises:
+        RuntimeError, ValueError: no such device, here or at all.
+    """
     import torch
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError("use cpu, cuda, cuda:1 or auto")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here; use cpu or auto")
+    torch.zeros(1, device=device)  # an index past the last device fails here, not in somebody's session
+    return device
 
 
 def build(settings: EngineSettings, device: torch.device) -> EngineCore:

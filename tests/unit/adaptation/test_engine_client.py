@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from innerloop_server.adaptation.client import EngineClient
 from innerloop_server.adaptation.orders import ActOrder, Attach, ExportOrder, RevisionRef, StepOrder
 from innerloop_server.adaptation.process import EngineSettings
 from innerloop_server.domain import Simulator, Split
-from innerloop_server.errors import Exhausted, Unavailable
+from innerloop_server.errors import Exhausted, PreconditionFailed, Unavailable
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task
 from innerloop_server.training.specs import spec_for
@@ -113,3 +114,11 @@ async def test_it_serves_dies_comes_back_and_ends(
         os.kill(last, 0)
     with pytest.raises(Unavailable):
         await client.step(StepOrder(again, 2))
+
+
+async def test_a_device_that_is_not_there_is_said_so() -> None:
+    client = EngineClient(replace(SETTINGS, device="tpu"))
+    with pytest.raises(PreconditionFailed, match="tpu") as caught:
+        await client.start()
+    assert caught.value.reason == "NO_DEVICE"
+    await client.close()
