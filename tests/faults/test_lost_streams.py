@@ -135,7 +135,7 @@ async def test_cancel_session_leaves_nothing_at_all(app: App, kind: str) -> None
 @pytest.mark.timeout(300)
 async def test_hundreds_of_cancelled_streams_leave_no_trace(app: App) -> None:
     """grpc issues 43360 and 43462: handlers that swallow a cancellation leak the call."""
-    kept = ("LiveSession", "Outbox", "_ServicerContext", "RPCState", "Task")
+    kept = ("SimulatedSession", "OwnedSession", "Outbox", "_ServicerContext", "RPCState", "Task")
 
     async def objects() -> Counter[str]:
         await settled(app)
@@ -153,5 +153,9 @@ async def test_hundreds_of_cancelled_streams_leave_no_trace(app: App) -> None:
     await asyncio.to_thread(flood, 40)
     before = await objects()
     await asyncio.to_thread(flood, 200)
-    after = await objects()
-    assert all(after[name] <= before[name] + 3 for name in kept), (before, after)
+    for _ in range(50):  # the last stream may still be closing; what has leaked stays
+        after = await objects()
+        if all(after[name] <= before[name] + 3 for name in kept):
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"objects stay: {after - before}")

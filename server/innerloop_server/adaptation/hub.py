@@ -26,7 +26,9 @@ from innerloop_server.adaptation.messages import (
     StepTaken,
 )
 from innerloop_server.adaptation.orders import Attach, RevisionRef
-from innerloop_server.adaptation.session import LiveSession, Options, Parked
+from innerloop_server.adaptation.owned import OwnedSession, Parked
+from innerloop_server.adaptation.session import LiveSession, Options
+from innerloop_server.adaptation.simulated import SimulatedSession
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
 from innerloop_server.errors import InnerloopError, InvalidField, PreconditionFailed, Unavailable
 from innerloop_server.settings import Settings
@@ -284,25 +286,31 @@ class SessionHub:
                 number=record.step,
             )
         )
-        live = LiveSession(
-            record,
-            key,
-            ref.spec,
-            engine=self._engine,
-            store=self._store,
-            journal=self._journal,
-            parked=self._parked.pop(record.id, None),
-        )
+        live: LiveSession
+        if record.simulated:
+            live = SimulatedSession(
+                record, key, ref.spec, engine=self._engine, store=self._store, journal=self._journal
+            )
+        else:
+            live = OwnedSession(
+                record,
+                key,
+                ref.spec,
+                engine=self._engine,
+                store=self._store,
+                journal=self._journal,
+                parked=self._parked.pop(record.id, None),
+            )
         self._live[record.id] = live
         live.start(sequence, last_step, attached.policy)
         return live
 
     async def _let_go(self, live: LiveSession) -> None:
         del self._live[live.record.id]
-        parked = await live.close()
+        await live.close()
         if live.record.state is SessionState.ACTIVE:
-            if parked is not None:
-                self._parked[live.record.id] = parked
+            if isinstance(live, OwnedSession):
+                self._parked[live.record.id] = live.park()
             await asyncio.to_thread(self._store.touch, [live.record.id])
 
     async def _ended(self, record: SessionRecord, last_step: int, sequence: int) -> Ended:

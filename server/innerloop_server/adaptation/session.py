@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Mapping
@@ -12,43 +13,28 @@ from innerloop.policy import Policy
 from innerloop_server import faults
 from innerloop_server.adaptation import budget
 from innerloop_server.adaptation.engine import Engine
-from innerloop_server.adaptation.episodes import EpisodeBook, stack
 from innerloop_server.adaptation.journal import JournalWriter
 from innerloop_server.adaptation.messages import (
-    Accepted,
-    Actions,
     Adapted,
     AdaptedReply,
-    Advance,
     ClientMessage,
     EndReason,
-    Finish,
     Heartbeat,
-    Observe,
     Opened,
     Reply,
     ServerMessage,
     StepTaken,
-    Trajectories,
 )
-from innerloop_server.adaptation.orders import ActOrder, AdaptOrder, ExportOrder, StepOrder, Stepped
+from innerloop_server.adaptation.orders import ExportOrder, Stepped
 from innerloop_server.adaptation.outbox import Outbox
 from innerloop_server.adaptation.sequence import ReplyBook, forgotten
 from innerloop_server.domain import LearnerSpec
-from innerloop_server.errors import PreconditionFailed, StaleStep
+from innerloop_server.errors import PreconditionFailed
 from innerloop_server.store.ids import new_id
 from innerloop_server.store.records import CommitStep, SessionRecord, StepRecord
 from innerloop_server.store.store import Store
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Parked:
-    """What a client-owned session keeps in memory while nobody is attached to it."""
-
-    episodes: EpisodeBook
-    replies: ReplyBook
 
 
 @dataclass(frozen=True)
@@ -66,8 +52,11 @@ class Options:
         return Options(int(value["episodes_per_step"]), bool(value["guard"]), bool(value["policy_in_steps"]))
 
 
-class LiveSession:
-    """A session with a stream attached to it. Its state between messages is the record, the books and the outbox."""
+class LiveSession(abc.ABC):
+    """A session with a stream attached to it. Its state between messages is the record, the books and the outbox.
+
+    ``SimulatedSession`` and ``OwnedSession`` say who runs the episodes.
+    """
 
     def __init__(
         self,
@@ -78,7 +67,7 @@ class LiveSession:
         engine: Engine,
         store: Store,
         journal: JournalWriter,
-        parked: Parked | None = None,
+        replies: ReplyBook | None = None,
     ) -> None:
         """Args:
         record: as it is on disk; the engine is at the same step, under ``key``.
@@ -87,7 +76,7 @@ class LiveSession:
         engine: runs the orders.
         store: keeps the record.
         journal: makes steps durable.
-        parked: what the session kept from its last stream.
+        replies: what was answered on the last stream, where that is kept.
         """
         self.record = record
         self.key = key
@@ -96,15 +85,30 @@ class LiveSession:
         self._engine = engine
         self._store = store
         self._journal = journal
-        self._episodes = parked.episodes if parked else EpisodeBook(spec.horizon)
-        self._replies = parked.replies if parked else ReplyBook(max(1, record.last_sequence))
+        self._replies = replies or ReplyBook(max(1, record.last_sequence))
         self._outbox = Outbox()
         self._worker: asyncio.Task[None] | None = None
         self._settling: asyncio.Task[Any] | None = None
         self._caught_up = asyncio.Event()
         self._receiving = asyncio.Lock()
         self._closed = False
-        self._finish_sequence: int | None = None
+
+    # -- what the two kinds say -----------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    async def _take(self, message: ClientMessage) -> None:
+        """Take in a message whose number is the next one."""
+
+    async def _run(self) -> None:
+        """What goes on by itself once the client has been told all that it missed."""
+
+    def _learned(self, sequence: int | None, event: StepTaken) -> None:
+        """A step has become durable."""
+
+    @property
+    def pending(self) -> int:
+        """Complete episodes that wait for the next step."""
+        return 0
 
     # -- the stream's side ----------------------------------------------------------------------------------------
 
@@ -151,21 +155,8 @@ class LiveSession:
     async def _receive(self, message: ClientMessage) -> None:
         if not self._replies.admit(message.sequence):
             await self._repeat(message.sequence)
-        elif isinstance(message, Finish):
-            if self.record.simulated:
-                self._finish_sequence = message.sequence
-            else:
-                await self._finish(EndReason.FINISHED, message.sequence, [])
-        elif self.record.simulated:
-            raise PreconditionFailed(
-                "the server runs the episodes of this session; only finish may be sent", reason="SIMULATED_SESSION"
-            )
-        elif isinstance(message, Observe):
-            await self._observe(message)
-        elif isinstance(message, Trajectories):
-            await self._take_trajectories(message)
         else:
-            await self._advance(message)
+            await self._take(message)
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error; the session itself stays."""
@@ -179,12 +170,8 @@ class LiveSession:
         """The lease was renewed on disk at ``now``."""
         self.record = replace(self.record, expires_at=now + self.record.lease_seconds)
 
-    async def close(self) -> Parked | None:
-        """Let go: free the device row and actor slots at once, then wait for a step that is being made durable.
-
-        Returns:
-            What to keep for the next stream; ``None`` where there is nothing.
-        """
+    async def close(self) -> None:
+        """Let go: free the device row and actor slots at once, then wait for a step that is being made durable."""
         self._closed = True
         self._engine.detach(self.key)
         self._outbox.end()
@@ -196,10 +183,6 @@ class LiveSession:
         self._caught_up.set()
         async with self._receiving:  # a message that is half taken in ends first: what is parked changes no more
             pass
-        if self.record.simulated or self.record.policy_id:
-            return None
-        self._episodes.drop_open()
-        return Parked(self._episodes, self._replies)
 
     # -- work -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +193,7 @@ class LiveSession:
                     sequence=sequence,
                     record=self.record,
                     next_sequence=self._replies.next,
-                    episodes_pending=self._episodes.pending,
+                    episodes_pending=self.pending,
                     policy_file=policy_file if self.options.policy_in_steps else b"",
                 )
             )
@@ -220,8 +203,7 @@ class LiveSession:
                 await self._finish(reason, 0, [])
                 return
             self._caught_up.set()
-            if self.record.simulated:
-                await self._simulate()
+            await self._run()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -238,98 +220,7 @@ class LiveSession:
                 await self._outbox.put(event)
         return events[-1] if events else None
 
-    async def _simulate(self) -> None:
-        """Step after step until a bound is reached. The next step is computed while this one goes to disk."""
-        ahead = asyncio.ensure_future(self._engine.step(self._next_step(self.record.step + 1)))
-        try:
-            while True:
-                stepped = await ahead
-                faults.point("step.computed")
-                finish = self._finish_sequence
-                reason = self._reached(StepTaken.of(stepped, self.record, 0), after=stepped)
-                if reason is None and finish is not None:
-                    reason = EndReason.FINISHED
-                if reason is None:
-                    ahead = asyncio.ensure_future(self._engine.step(self._next_step(stepped.number + 1)))
-                event = await self._shielded(self._settle(stepped, None, 0))
-                await self._outbox.put(event)
-                if reason is not None:
-                    await self._finish(reason, finish or 0, [])
-                    return
-        finally:
-            ahead.cancel()
-
-    def _next_step(self, number: int) -> StepOrder:
-        return StepOrder(self.key, number, policy=self.options.policy_in_steps)
-
-    async def _observe(self, message: Observe) -> None:
-        self._check_lag(message.step)
-        faults.point("observe")
-        self._episodes.report(message)
-        replies: list[Reply] = []
-        wanted = self.options.episodes_per_step
-        if wanted and self._episodes.pending >= wanted:
-            replies.append(await self._adapt(message.sequence))
-            if await self._ended(message.sequence, replies):
-                return
-        if message.report_only:
-            replies.append(Accepted(message.sequence, self._episodes.pending))
-        else:
-            acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,)))
-            faults.point("acted")
-            self._episodes.acted(message, acted)
-            replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
-        self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
-        await self._outbox.put(replies[-1])
-
-    async def _take_trajectories(self, message: Trajectories) -> None:
-        self._check_lag(message.step, exact=message.log_probs is None)
-        faults.point("experience")
-        before = self._episodes.pending
-        self._episodes.add(message)
-        wanted = self.options.episodes_per_step
-        if wanted and self._episodes.pending >= wanted:
-            try:
-                replies: list[Reply] = [await self._adapt(message.sequence)]
-            except BaseException:
-                if self._replies.next == message.sequence:  # unanswered: it is sent again, and must not count twice
-                    self._episodes.keep(before)
-                raise
-            await self._ended(message.sequence, replies)
-            return
-        accepted = Accepted(message.sequence, self._episodes.pending)
-        self._replies.answer(message.sequence, [accepted], durable=False)
-        await self._outbox.put(accepted)
-
-    async def _advance(self, message: Advance) -> None:
-        if not self._episodes.pending:
-            raise PreconditionFailed(
-                "there is no complete episode since the last step; report some, then advance", reason="NO_EPISODES"
-            )
-        replies: list[Reply] = [await self._adapt(message.sequence)]
-        await self._ended(message.sequence, replies)
-
-    async def _adapt(self, sequence: int) -> StepTaken:
-        """Adapt on the complete episodes, durably, and say so."""
-        episodes = self._episodes.complete()
-        experience, returns = stack(episodes)
-        order = AdaptOrder(self.key, self.record.step + 1, experience, returns, policy=self.options.policy_in_steps)
-        faults.point("adapt.before")
-        stepped = await self._engine.adapt(order)
-        faults.point("adapt.after")
-        event = await self._shielded(self._settle(stepped, sequence, len(episodes)))
-        await self._outbox.put(event)
-        return event
-
-    async def _ended(self, sequence: int, replies: list[Reply]) -> bool:
-        """Finish if a bound is reached by the step in ``replies``."""
-        step = replies[-1]
-        reason = self._reached(step if isinstance(step, StepTaken) else None)
-        if reason is not None:
-            await self._finish(reason, sequence, replies)
-        return reason is not None
-
-    async def _settle(self, stepped: Stepped, sequence: int | None, learned: int) -> StepTaken:
+    async def _settle(self, stepped: Stepped, sequence: int | None) -> StepTaken:
         """Make a step durable, and only then part of the session. Never interrupted half-way (see :meth:`close`)."""
         event = StepTaken.of(stepped, self.record, sequence or 0)
         commit = CommitStep(
@@ -347,9 +238,7 @@ class LiveSession:
             seconds=event.total_seconds,
             last_sequence=sequence or self.record.last_sequence,
         )
-        self._episodes.drop(learned)
-        if sequence is not None:
-            self._replies.answer(sequence, [event], durable=True)
+        self._learned(sequence, event)
         return event
 
     async def _finish(self, reason: EndReason, sequence: int, replies: list[Reply]) -> None:
@@ -400,11 +289,6 @@ class LiveSession:
             seconds=last.total_seconds if after and last else self.record.seconds,
             mean_return=mean_return,
         )
-
-    def _check_lag(self, step: int, *, exact: bool = False) -> None:
-        lag = self.record.step - step
-        if lag < 0 or lag > (0 if exact else 1):
-            raise StaleStep(step, self.record.step)
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to its end even if the stream goes away meanwhile; :meth:`close` waits for it."""

@@ -1,0 +1,143 @@
+"""A session whose client steps its own environments: episodes come in, actions or steps go out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from innerloop_server import faults
+from innerloop_server.adaptation.episodes import EpisodeBook, stack
+from innerloop_server.adaptation.messages import (
+    Accepted,
+    Actions,
+    Advance,
+    ClientMessage,
+    EndReason,
+    Observe,
+    Reply,
+    StepTaken,
+    Trajectories,
+)
+from innerloop_server.adaptation.orders import ActOrder, AdaptOrder
+from innerloop_server.adaptation.sequence import ReplyBook
+from innerloop_server.adaptation.session import LiveSession
+from innerloop_server.errors import PreconditionFailed, StaleStep
+
+
+@dataclass(frozen=True)
+class Parked:
+    """What a client-owned session keeps in memory while nobody is attached to it."""
+
+    episodes: EpisodeBook
+    replies: ReplyBook
+
+
+class OwnedSession(LiveSession):
+    """Adapts on what its client reports."""
+
+    def __init__(self, *args: Any, parked: Parked | None = None, **kwargs: Any) -> None:
+        """Args:
+        *args: as :class:`LiveSession`.
+        parked: what the session kept from its last stream.
+        **kwargs: as :class:`LiveSession`.
+        """
+        super().__init__(*args, replies=parked.replies if parked else None, **kwargs)
+        self._episodes = parked.episodes if parked else EpisodeBook(self.spec.horizon)
+
+    @property
+    def pending(self) -> int:
+        """Complete episodes that wait for the next step."""
+        return self._episodes.pending
+
+    def park(self) -> Parked:
+        """What to keep for the next stream, once this one is closed. Open episodes are dropped: the client restarts
+        them.
+        """
+        self._episodes.drop_open()
+        return Parked(self._episodes, self._replies)
+
+    async def _take(self, message: ClientMessage) -> None:
+        if isinstance(message, Observe):
+            await self._observe(message)
+        elif isinstance(message, Trajectories):
+            await self._take_trajectories(message)
+        elif isinstance(message, Advance):
+            await self._advance(message)
+        else:
+            await self._finish(EndReason.FINISHED, message.sequence, [])
+
+    async def _observe(self, message: Observe) -> None:
+        self._check_lag(message.step)
+        faults.point("observe")
+        self._episodes.report(message)
+        replies: list[Reply] = []
+        wanted = self.options.episodes_per_step
+        if wanted and self._episodes.pending >= wanted:
+            replies.append(await self._adapt(message.sequence))
+            if await self._ended(message.sequence, replies):
+                return
+        if message.report_only:
+            replies.append(Accepted(message.sequence, self._episodes.pending))
+        else:
+            acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,)))
+            faults.point("acted")
+            self._episodes.acted(message, acted)
+            replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
+        self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
+        await self._outbox.put(replies[-1])
+
+    async def _take_trajectories(self, message: Trajectories) -> None:
+        self._check_lag(message.step, exact=message.log_probs is None)
+        faults.point("experience")
+        before = self._episodes.pending
+        self._episodes.add(message)
+        wanted = self.options.episodes_per_step
+        if wanted and self._episodes.pending >= wanted:
+            try:
+                replies: list[Reply] = [await self._adapt(message.sequence)]
+            except BaseException:
+                if self._replies.next == message.sequence:  # unanswered: it is sent again, and must not count twice
+                    self._episodes.keep(before)
+                raise
+            await self._ended(message.sequence, replies)
+            return
+        accepted = Accepted(message.sequence, self._episodes.pending)
+        self._replies.answer(message.sequence, [accepted], durable=False)
+        await self._outbox.put(accepted)
+
+    async def _advance(self, message: Advance) -> None:
+        if not self._episodes.pending:
+            raise PreconditionFailed(
+                "there is no complete episode since the last step; report some, then advance", reason="NO_EPISODES"
+            )
+        replies: list[Reply] = [await self._adapt(message.sequence)]
+        await self._ended(message.sequence, replies)
+
+    async def _adapt(self, sequence: int) -> StepTaken:
+        """Adapt on the complete episodes, durably, and say so."""
+        experience, returns = stack(self._episodes.complete())
+        order = AdaptOrder(self.key, self.record.step + 1, experience, returns, policy=self.options.policy_in_steps)
+        faults.point("adapt.before")
+        stepped = await self._engine.adapt(order)
+        faults.point("adapt.after")
+        event = await self._shielded(self._settle(stepped, sequence))
+        await self._outbox.put(event)
+        return event
+
+    async def _ended(self, sequence: int, replies: list[Reply]) -> bool:
+        """Finish if a bound is reached by the step in ``replies``."""
+        step = replies[-1]
+        reason = self._reached(step if isinstance(step, StepTaken) else None)
+        if reason is not None:
+            await self._finish(reason, sequence, replies)
+        return reason is not None
+
+    def _learned(self, sequence: int | None, event: StepTaken) -> None:
+        self._episodes.drop(event.episodes)
+        if sequence is not None:
+            self._replies.answer(sequence, [event], durable=True)
+
+    def _check_lag(self, step: int, *, exact: bool = False) -> None:
+        lag = self.record.step - step
+        if lag < 0 or lag > (0 if exact else 1):
+            raise StaleStep(step, self.record.step)
