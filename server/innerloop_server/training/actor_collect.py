@@ -48,13 +48,18 @@ def actor_collector(learner: Learner, pool: ActorPool, device: torch.device) -> 
                     phase=0,
                 )
             )
-        return _stack(_gather(pool, len(tasks)), device)
+        return _stack(gather(pool, len(tasks)), device)
 
     return collect
 
 
-def _gather(pool: ActorPool, count: int) -> list[EpisodesResult]:
-    """The answers to keys 0 .. count - 1, in order."""
+def gather(pool: ActorPool, count: int) -> list[EpisodesResult]:
+    """Wait for the answers to the keys 0 .. count - 1, and give them in order.
+
+    Raises:
+        Unavailable: actors died again and again.
+        InnerloopError: an environment failed in a way that would come again.
+    """
     results: dict[int, EpisodesResult] = {}
     while len(results) < count:
         wait(pool.waitables, POLL_SECONDS)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing.connection
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from innerloop_server.actors.orders import EpisodesFailure, EpisodesOrder, EpisodesResult
+from innerloop_server.actors.orders import EpisodesOrder
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.rollout import draw, rollout
 from innerloop_server.domain import Experience, Task
-from innerloop_server.errors import Unavailable
 from innerloop_server.learners.learner import Learner, Tensors
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import stack_parameters
+from innerloop_server.training.actor_collect import gather
 from innerloop_server.training.batches import MergedBatch
 
 Collect = Callable[[Learner, Tensors, Sequence[Task], int, int, bool], Experience[torch.Tensor]]
 """(learner, meta, M tasks, E episodes of each, seed, greedy) -> [1, M * E, T] episodes, task by task. The learner's
 state is one fixed policy for all tasks; the seed names every start and action."""
-
-WAKE_SECONDS = 1.0
-"""How long to sleep on the actors at most: one that is stuck makes no sound."""
 
 
 def batch_collector(family: Family) -> Collect:
@@ -43,7 +39,7 @@ def batch_collector(family: Family) -> Collect:
 def actor_collector(pool: ActorPool) -> Collect:
     """Episodes from environment actors; the pool's family source decides what is seen. It must be idle.
 
-    The collector raises ``Unavailable`` when an order failed.
+    The collector raises what :func:`gather` raises.
     """
 
     def collect(
@@ -66,14 +62,7 @@ def actor_collector(pool: ActorPool) -> Collect:
                     greedy=greedy,
                 )
             )
-        results: dict[int, EpisodesResult] = {}
-        while len(results) < len(tasks):
-            multiprocessing.connection.wait(pool.waitables, WAKE_SECONDS)
-            for answer in pool.poll():
-                if isinstance(answer, EpisodesFailure):
-                    raise Unavailable(answer.message)
-                results[answer.key] = answer
-        return _concatenate([results[index].experience for index in range(len(tasks))])
+        return _concatenate([result.experience for result in gather(pool, len(tasks))])
 
     return collect
 
