@@ -224,7 +224,6 @@ async def test_evaluations_are_their_owners_and_scores_everybodys(
         ({"split": 77}, "plan.split"),
         ({"task_seed": 2**64 - 1}, "plan.task_seed"),
         ({"tasks": -1}, "plan.tasks"),
-        ({"tasks": -1}, "plan.tasks"),
         ({"tasks": 1001}, "plan.tasks"),
         ({"steps": -1}, "plan.steps"),
         ({"steps": 101}, "plan.steps"),
