@@ -23,6 +23,7 @@ FORMAT = (ROOT / "docs" / "policy-format.md").read_text(encoding="utf-8")
 NEVER_ON_THE_WIRE = {
     "DATA_DIR_IN_USE",  # the server does not start
     "INSECURE_ADDRESS",
+    "NO_DEVICE",
     "PORT_TAKEN",
     "SCHEMA_TOO_NEW",
     "STEP_OUT_OF_ORDER",  # a fault of ours: caught inside
