@@ -152,8 +152,8 @@ def print_table(console: Console, runs: Sequence[Run], references: dict[str, dic
         )
     console.print(table)
     console.print(
-        "Mean returns of the tasks' own sampled episodes. memoryless: the best policy\nthat cannot adapt; "
-        "oracle: one that is told the hidden parameters.\n"
+        "Mean returns of the tasks' own sampled episodes. memoryless: the best policy\nthat cannot adapt, "
+        "oracle: one that is told the hidden parameters; both over all tasks.\n"
     )
 
 
@@ -200,7 +200,7 @@ def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]
         ax.plot(steps, curves.T, color="0.75", linewidth=0.9)
         ax.plot(steps, curves.mean(0), color="tab:blue", marker="o", linewidth=2, label="mean of the tasks")
         for name, style in (("oracle", "--"), ("memoryless", ":")):
-            ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=name)
+            ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=f"{name}, over all tasks")
         ax.set(title=family, xlabel="adaptation step", xticks=steps)
         ax.legend(fontsize=8, loc="lower right")
     axes["r0"].set_ylabel("return of an episode")

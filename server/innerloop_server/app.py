@@ -15,7 +15,7 @@ import structlog
 from innerloop_server.adaptation.client import EngineClient
 from innerloop_server.adaptation.hub import SessionHub
 from innerloop_server.adaptation.process import EngineSettings
-from innerloop_server.errors import Unavailable
+from innerloop_server.errors import PreconditionFailed, Unavailable
 from innerloop_server.evaluation.runner import EvaluationRunner
 from innerloop_server.service.adaptation import AdaptationServicer
 from innerloop_server.service.evaluation import EvaluationServicer
@@ -48,13 +48,13 @@ class App:
 
         Raises:
             InvalidField: an address that may not be served like this.
-            PreconditionFailed: another server has the data directory, or a later version wrote it.
+            PreconditionFailed: the data directory cannot be used, another server has it, or a later version wrote it.
         """
         self.settings = settings
         self.registry = load_registry()
         for name, reason in self.registry.broken.items():
             log.warning("family broken", family=name, reason=reason)
-        self.store = Store.open(settings.data_dir, settings.database_url)
+        self.store = _open_store(settings)
         install_zoo(self.store, self.registry)
         self.engine = EngineClient(
             EngineSettings(
@@ -139,6 +139,16 @@ class App:
             with contextlib.suppress(Unavailable):  # the engine is restarting; the next look will tell
                 gauges.set(await self.engine.occupancy(), self.hub.attached)
             await asyncio.sleep(OCCUPANCY_SECONDS)
+
+
+def _open_store(settings: Settings) -> Store:
+    try:
+        return Store.open(settings.data_dir, settings.database_url)
+    except OSError as error:
+        raise PreconditionFailed(
+            f"the data directory {settings.data_dir} cannot be used: {error.strerror}; give another --data-dir",
+            reason="DATA_DIR_UNUSABLE",
+        ) from error
 
 
 async def serve(settings: Settings, ready_file: Path | None = None) -> None:

@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     try:
         return Arguments(_settings(args), args.ready_file)
     except InvalidField as error:
-        parser.error(error.message)
+        parser.exit(2, f"innerloop serve: {error.message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tls-cert", type=Path, default=None, help="PEM certificate chain")
     add("--tls-key", type=Path, default=None, help="PEM private key")
     add("--tls-client-ca", type=Path, default=None, help="clients must show a certificate that this CA signed")
-    add("--tokens-file", type=Path, default=None, help='TOML: [tokens] token = "principal"; operators = ["principal"]')
+    add("--tokens-file", type=Path, default=None, help="TOML of operators and tokens (docs/operations.md)")
     add("--insecure", action="store_true", help="serve another address without TLS and tokens")
     add("--log-format", choices=("console", "json"), default=default.log_format)
     add("--ready-file", type=Path, default=None, help="a JSON line with the address is written here when serving")
@@ -75,6 +75,10 @@ def _settings(args: argparse.Namespace) -> Settings:
         raise InvalidField("--tls-cert", "comes together with --tls-key")
     if args.tls_client_ca is not None and args.tls_cert is None:
         raise InvalidField("--tls-client-ca", "needs --tls-cert and --tls-key")
+    for name in ("port", "admin_port"):
+        port = getattr(args, name)
+        if port is not None and not 0 <= port <= 65_535:
+            raise InvalidField(f"--{name.replace('_', '-')}", f"{port} is not in 0 to 65535")
     for name in ("actors", "actor_slots", "device_rows"):
         if getattr(args, name) < (0 if name == "actors" else 1):
             raise InvalidField(f"--{name.replace('_', '-')}", f"{getattr(args, name)} is too small")
@@ -103,14 +107,22 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _tokens(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Tokens and operators. A file that gives no tokens is refused: it would leave the server open."""
     try:
         value = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidField("--tokens-file", f"{path} cannot be read: {error}") from error
-    tokens = value.get("tokens", {})
-    operators = value.get("operators", [])
-    if not isinstance(tokens, dict) or not all(isinstance(who, str) and who and token for token, who in tokens.items()):
-        raise InvalidField("--tokens-file", f'{path} needs a table [tokens] of token = "principal"')
+    form = (
+        'write operators = ["principal"] first, then [tokens] and lines such as "token" = "principal", quotes and all'
+    )
+    tokens = value.pop("tokens", None)
+    operators = value.pop("operators", [])
+    if value:
+        raise InvalidField("--tokens-file", f"{path} has {', '.join(value)} outside [tokens]; {form}")
+    if not isinstance(tokens, dict) or not tokens:
+        raise InvalidField("--tokens-file", f"{path} gives no tokens; {form}")
+    if not all(isinstance(who, str) and who and token for token, who in tokens.items()):
+        raise InvalidField("--tokens-file", f"{path}: a token names a principal; {form}")
     if not isinstance(operators, list) or not all(isinstance(who, str) for who in operators):
-        raise InvalidField("--tokens-file", f"{path}: operators is a list of principals")
+        raise InvalidField("--tokens-file", f"{path}: operators is a list of principals; {form}")
     return dict(tokens), tuple(operators)

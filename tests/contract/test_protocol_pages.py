@@ -22,6 +22,7 @@ FORMAT = (ROOT / "docs" / "policy-format.md").read_text(encoding="utf-8")
 
 NEVER_ON_THE_WIRE = {
     "DATA_DIR_IN_USE",  # the server does not start
+    "DATA_DIR_UNUSABLE",
     "INSECURE_ADDRESS",
     "NO_DEVICE",
     "PORT_TAKEN",

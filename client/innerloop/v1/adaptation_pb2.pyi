@@ -304,8 +304,9 @@ class Open(_message.Message):
     simulator: _task_pb2.Simulator.ValueType
     """What runs the episodes of a simulated session."""
     episodes_per_step: _builtins.int
-    """Episodes of each adaptation step. Simulated: how many are sampled; 0 means as many as in training. Client-owned: the
-    step is taken when so many are complete; 0 means on `advance` alone.
+    """Episodes of each adaptation step. Simulated: how many are sampled; 0 means as many as in training, and at least 20
+    unless the guard is turned off. Client-owned: the step is taken when so many are complete; 0 means on `advance`
+    alone.
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a

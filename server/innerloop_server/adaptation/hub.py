@@ -234,6 +234,8 @@ class SessionHub:
         episodes = message.episodes_per_step
         if simulated and not episodes:
             episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
+            if message.guard is not False:  # a session guards itself by default, and needs enough to judge by
+                episodes = max(episodes, MINIMUM_EPISODES)
         guard = message.guard if message.guard is not None else not 0 < episodes < MINIMUM_EPISODES
         new = NewSession(
             owner=owner,
