@@ -110,8 +110,9 @@ def markdown(results: dict[str, Any]) -> str:
         lines += [f"| {name} | {r['value']:.2f} | {r['source']} |" for name, r in references.items()]
         lines += [
             "",
-            f"Trained by `{training['command']}` (commit `{training.get('commit', '')[:12]}`, seed {training['seed']}, "
-            f"{training['updates']} updates, {training['environment_steps'] / 1e6:.1f} million environment steps, "
+            f"Trained by `{training['command']}` (commit `{training.get('commit', '')[:12]}`, "
+            f"seed {training['seed']:.0f}, {training['updates']:.0f} updates, "
+            f"{training['environment_steps'] / 1e6:.1f} million environment steps, "
             f"{training['cpu_seconds']:.0f} s of one core, {training['wall_seconds']:.0f} s of wall time; weights "
             f"`{training['weights_sha256'][:16]}`).",
         ]

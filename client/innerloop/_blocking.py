@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from innerloop._core.calls import patient
 from innerloop._core.commands import Command, Emit, Program, Receive, Send, Sleep, Start, Stop, Unary, Work
 from innerloop._core.options import ConnectOptions, channel_options
-from innerloop._core.status import error_from_rpc
+from innerloop._core.status import client_closed, error_from_rpc
 from innerloop._core.stubs import Stubs
 from innerloop._version import __version__
 
@@ -33,9 +33,11 @@ class Transport:
             self.channel = grpc.secure_channel(options.address, credentials, options=channel_options())
         self._stubs = Stubs(self.channel)
         self._metadata = options.metadata(__version__)
+        self._closed = False
 
     def unary(self, command: Unary) -> Any:
         """One unary call."""
+        self._check_open()
         try:
             return self._stubs[command.rpc](command.request, timeout=self.options.timeout, metadata=self._metadata)
         except grpc.RpcError as failure:
@@ -43,6 +45,7 @@ class Transport:
 
     def stream(self, command: Start) -> Stream:
         """Open a stream."""
+        self._check_open()
         return Stream(self._stubs[command.rpc], command, self._metadata, self.options.address)
 
     def run(self, program: Program[T]) -> T:
@@ -59,7 +62,12 @@ class Transport:
 
     def close(self) -> None:
         """Close the channel; calls that are under way are cancelled."""
+        self._closed = True
         self.channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise client_closed()
 
 
 class Stream:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from innerloop._core.options import ConnectOptions
-from innerloop._server_process import ServerProcess
+from innerloop._server_process import ServerProcess, flag
 from innerloop.client import Client
+from innerloop.errors import ServerFailed
 
 START_SECONDS = 120.0
 """The first start on a cold disk reads all of torch."""
@@ -65,7 +66,15 @@ def embedded(
     Raises:
         ServerNotInstalled: there is no server in this Python; says what to install.
         ServerFailed: it died, or did not become ready in time; shows the end of its log.
+        TypeError: an option that the server does not have.
     """
-    server = ServerProcess(data_dir, start_timeout=start_timeout, options=options)
+    try:
+        server = ServerProcess(data_dir, start_timeout=start_timeout, options=options)
+    except ServerFailed as error:
+        # the server alone knows its flags, and it may be of another version than this client
+        unknown = [name for name in options if f"unrecognized arguments: {flag(name)}" in error.log_tail]
+        if unknown:
+            raise TypeError(f"embedded() got an unknown option {unknown[0]!r}; `innerloop serve` lists them") from error
+        raise
     settled = ConnectOptions(address=server.address, timeout=timeout, patience=patience, wait=wait)
     return EmbeddedClient(server, settled)

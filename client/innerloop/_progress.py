@@ -56,10 +56,7 @@ class Live(AbstractContextManager["Live"]):
             case Opened():
                 self._bars.update(self._bar, description=short(event.session), completed=event.step)
             case Step():
-                after = "" if event.post_return is None else f" -> {event.post_return:.2f}"
-                guarded = " (guarded)" if event.guarded else ""
-                text = f"step {event.number}: return {event.pre_return:.2f}{after}{guarded}"
-                self._bars.update(self._bar, description=text, completed=event.number)
+                self._bars.update(self._bar, description=str(event), completed=event.number)
             case Adapted():
                 self._bars.update(self._bar, completed=event.step, total=event.step)
 

@@ -36,6 +36,11 @@ def server_command() -> list[str]:
     return [sys.executable, "-m", "innerloop_server"]
 
 
+def flag(name: str) -> str:
+    """``admin_port`` as ``--admin-port``."""
+    return f"--{name.replace('_', '-')}"
+
+
 def flags(options: Mapping[str, Any]) -> list[str]:
     """Options as command-line flags: ``admin_port=0`` as ``--admin-port 0``; ``True`` as the flag alone; ``None`` and
     ``False`` as nothing.
@@ -44,7 +49,7 @@ def flags(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if value is None or value is False:
             continue
-        words.append(f"--{name.replace('_', '-')}")
+        words.append(flag(name))
         if value is not True:
             words.append(str(value))
     return words

@@ -24,6 +24,10 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 """Every dtype the wire knows, by its name. Adding one is a line here and a value in ``array.proto``."""
 
 
+MOST_DIMENSIONS = 32
+"""As many as every numpy has."""
+
+
 class ArrayError(ValueError):
     """Bytes, dtype and shape that do not belong together."""
 
@@ -44,10 +48,12 @@ def decode(dtype: str, shape: Sequence[int], data: bytes) -> Array:
     """Join what ``encode`` split. The result is in native byte order and read-only (it shares ``data``).
 
     Raises:
-        ArrayError: an unknown dtype, a negative dimension, or ``prod(shape) * itemsize != len(data)``.
+        ArrayError: an unknown dtype, too many dimensions, a negative one, or ``prod(shape) * itemsize != len(data)``.
     """
     if dtype not in DTYPES:
         raise ArrayError(f"dtype {dtype!r} is unknown; use one of {', '.join(DTYPES)}")
+    if len(shape) > MOST_DIMENSIONS:  # first: the product of very many sizes takes very long
+        raise ArrayError(f"{len(shape)} dimensions are too many; an array has at most {MOST_DIMENSIONS}")
     if any(n < 0 for n in shape):
         raise ArrayError(f"shape {tuple(shape)} has a negative dimension")
     want = math.prod(shape) * DTYPES[dtype].itemsize

@@ -152,6 +152,11 @@ class Step:
     policy: Policy | None = field(default=None, compare=False)
     """The policy after the step, where it was asked for."""
 
+    def __str__(self) -> str:
+        """``step 3: return -1.95 -> -2.99 (taken back)``."""
+        after = "" if self.post_return is None else f" -> {self.post_return:.2f}"
+        return f"step {self.number}: return {self.pre_return:.2f}{after}{' (taken back)' if self.guarded else ''}"
+
 
 @dataclass(frozen=True)
 class PolicyInfo:

@@ -126,12 +126,19 @@ class App:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.hub.close()
-        await self.trainings.close()
-        await self.evaluations.stop()
-        await self.server.stop(1.0)
-        await self.engine.close()
-        await asyncio.to_thread(self.store.close)
+        parts = (
+            self.hub.close,
+            self.trainings.close,
+            self.evaluations.stop,
+            lambda: self.server.stop(1.0),
+            self.engine.close,
+            lambda: asyncio.to_thread(self.store.close),
+        )
+        for close in parts:
+            try:
+                await close()
+            except Exception:  # one part that cannot close must not keep the others, and the data directory, open
+                log.exception("a part did not close")
 
     async def _watch_occupancy(self) -> None:
         gauges = OccupancyGauges(self.server.metrics.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tomllib
 from collections.abc import Sequence
@@ -79,6 +80,11 @@ def _settings(args: argparse.Namespace) -> Settings:
         port = getattr(args, name)
         if port is not None and not 0 <= port <= 65_535:
             raise InvalidField(f"--{name.replace('_', '-')}", f"{port} is not in 0 to 65535")
+    for name in ("lease_seconds", "heartbeat_seconds", "drain_seconds"):
+        if not 0 < getattr(args, name) < math.inf:
+            raise InvalidField(f"--{name.replace('_', '-')}", f"{getattr(args, name)} is not a positive number")
+    if args.ready_file is not None and not args.ready_file.absolute().parent.is_dir():
+        raise InvalidField("--ready-file", f"there is no folder {args.ready_file.absolute().parent}")
     for name in ("actors", "actor_slots", "device_rows"):
         if getattr(args, name) < (0 if name == "actors" else 1):
             raise InvalidField(f"--{name.replace('_', '-')}", f"{getattr(args, name)} is too small")

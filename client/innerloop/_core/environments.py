@@ -88,6 +88,23 @@ def rows_of(
     return rows
 
 
+def check_environment(env: Any, learner: Any) -> None:
+    """Refuse what cannot be stepped, while it is still plain what the caller meant.
+
+    Raises:
+        TypeError: ``env`` has no ``reset`` and ``step``.
+    """
+    if callable(getattr(env, "reset", None)) and callable(getattr(env, "step", None)):
+        return
+    if not isinstance(learner, str):
+        raise TypeError(
+            f"env is {env!r} and learner {type(learner).__name__}: they are swapped; adapt_env(env, learner)"
+        )
+    if isinstance(env, str):
+        raise TypeError(f"env is the text {env!r}; pass the environment itself, such as gymnasium.make({env!r})")
+    raise TypeError(f"env is {type(env).__name__}, which has no reset() and step()")
+
+
 def spaces_of(env: Any) -> tuple[Space | str | None, Space | str | None]:
     """The environment's observation and action space: a :data:`Space`, ``None`` where it has none, or its text where
     it is of a kind that no learner takes.

@@ -38,6 +38,11 @@ class Following:
         self.left = self.left or why
         self._progress.close()
 
+    def __str__(self) -> str:
+        """Which session, how far, and whether it goes on."""
+        ended = self.protocol.adapted.end_reason if self.protocol.adapted is not None else self.left
+        return f"{self.protocol.session or 'opening'}, step {self.protocol.last_step}, {ended or 'under way'}"
+
     def opened(self) -> Opened:
         """What the server said when the stream began.
 

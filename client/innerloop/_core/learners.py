@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
-from innerloop._core import reading
+from innerloop._core import reading, tasks
 from innerloop._core.backoff import Backoff
 from innerloop._core.calls import PAGE, call, fresh_request_id, pages
 from innerloop._core.codec import enum_from_word, struct_to_pb
 from innerloop._core.commands import Emit, Program, Receive, Rpc, Sleep, Start, Stop
-from innerloop._core.names import learner_of, resource
+from innerloop._core.names import learner_of, resource, short
 from innerloop.errors import NotFound, TrainingFailed, Unavailable
 from innerloop.types import Learner, Revision, Training, TrainingMetrics
 from innerloop.v1 import learner_pb2 as pb
@@ -54,7 +55,7 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
         (resource name to ask the server with: of the learner, or of the revision that was named; the learner).
 
     Raises:
-        NotFound: no such learner, and no learner of a family of that name.
+        NotFound: no such learner, and no learner of a family of that name; says what there is instead.
     """
     if name.startswith("families/"):
         name = f"{name.removeprefix('families/')}-{DEFAULT_METHOD}"
@@ -66,7 +67,7 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
         try:
             return of_family, (yield from _get(of_family))
         except NotFound:
-            raise error from None
+            raise (yield from _nobody(full, error)) from None
 
 
 def revisions(learner: str) -> Program[list[Revision]]:
@@ -194,3 +195,26 @@ def follow_training(name: str, after_update: int, patience: float) -> Program[Tr
 
 def _get(name: str) -> Program[Learner]:
     return call(GET_LEARNER, pb.GetLearnerRequest(name=name), lambda response: reading.learner(response.learner))
+
+
+def _nobody(full: str, error: NotFound) -> Program[NotFound]:
+    """The error of a name that no learner has, with what its author may have meant."""
+    name = short(learner_of(full))
+    known = yield from learners("")
+    names = [short(x.name) for x in known]
+    families = [short(x.name) for x in (yield from tasks.families())]
+    if name in families:
+        others = [short(x.name) for x in known if short(x.family) == name]
+        advice = f"family {name} has no learner {name}-{DEFAULT_METHOD}; it has {', '.join(others)}"
+        message = advice if others else _untrained(name)
+    else:
+        there_are = f"there are {', '.join(names)}" if names else "there are no learners yet"
+        message = f"learners/{name} does not exist; {there_are}"
+        for close in get_close_matches(name, [*families, *names], n=1):
+            taught = close in names or any(short(x.family) == close for x in known)
+            message += f"; did you mean {close}?" + ("" if taught else f" {_untrained(close)}")
+    return NotFound(message, reason=error.reason, facts=error.facts)
+
+
+def _untrained(family: str) -> str:
+    return f"family {family} has no learner yet; train one: innerloop train {family}"

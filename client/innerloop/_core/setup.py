@@ -7,7 +7,7 @@ from typing import Any
 from innerloop._core import conversation, sessions
 from innerloop._core.commands import Program
 from innerloop._core.conversation import Manners
-from innerloop._core.environments import rows_of, spaces_of
+from innerloop._core.environments import check_environment, rows_of, spaces_of
 from innerloop._core.following import Following, OnStep
 from innerloop._core.names import resource
 from innerloop._core.protocol import SessionProtocol
@@ -31,6 +31,8 @@ def simulated(
     progress: bool | None,
 ) -> Program[Ready]:
     """A session whose episodes the server runs."""
+    if not isinstance(learner, str):
+        raise TypeError(f"learner is {type(learner).__name__}; it is a name, and comes first: adapt(learner, task)")
     message = yield from sessions.open_simulated(learner, task, options, __version__)
     protocol = SessionProtocol(open=message, version=__version__)
     following = Following(protocol, progress_for(progress, _steps(message)), on_step)
@@ -49,6 +51,7 @@ def client_owned(
     progress: bool | None,
 ) -> Program[Ready]:
     """A session whose episodes the caller's environment runs."""
+    check_environment(env, learner)
     name, bound, sees, does = yield from conversation.fit(spaces_of(env), learner)
     rows = rows_of(env, sees, does, seed=options.seed, continuing=continuing, segment=segment)
     message = sessions.open_client_owned(name, bound, sees, does, options, __version__)
@@ -71,6 +74,8 @@ def resumed(
     progress: bool | None,
 ) -> Ready:
     """A session that somebody opened before."""
+    if env is not None:
+        check_environment(env, session)
     protocol = SessionProtocol(session=resource("sessions", session), last_step=last_step, version=__version__)
     following = Following(protocol, progress_for(progress, None), on_step)
     talk = conversation.talk_later(protocol, env, local=local, continuing=continuing, segment=segment)

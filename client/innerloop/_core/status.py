@@ -35,6 +35,11 @@ _BY_REASON: Mapping[str, type[errors.InnerloopError]] = {
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
+def client_closed() -> errors.Cancelled:
+    """A call on a client that was closed: gRPC itself raises errors of its own for it, another for each driver."""
+    return errors.Cancelled("the client is closed; connect again", reason="CLIENT_CLOSED")
+
+
 def error_from_rpc(failure: Any, address: str) -> errors.InnerloopError:
     """What a failed call means.
 

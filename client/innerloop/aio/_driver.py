@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from innerloop._core.calls import patient
 from innerloop._core.commands import Command, Emit, Program, Receive, Send, Sleep, Start, Stop, Unary, Work
 from innerloop._core.options import ConnectOptions, channel_options
-from innerloop._core.status import error_from_rpc
+from innerloop._core.status import client_closed, error_from_rpc
 from innerloop._core.stubs import Stubs
 from innerloop._version import __version__
 from innerloop.errors import ServerError, Unavailable
@@ -33,9 +33,11 @@ class Transport:
             self.channel = grpc.aio.secure_channel(options.address, credentials, options=channel_options())
         self._stubs = Stubs(self.channel)
         self._metadata = options.metadata(__version__)
+        self._closed = False
 
     async def unary(self, command: Unary) -> Any:
         """One unary call."""
+        self._check_open()
         method = self._stubs[command.rpc]
         call = method(command.request, timeout=self.options.timeout, metadata=self._metadata)
         try:
@@ -47,6 +49,7 @@ class Transport:
 
     def stream(self, command: Start) -> Stream:
         """Open a stream."""
+        self._check_open()
         return Stream(self._stubs[command.rpc], command, self._metadata, self.options.address)
 
     async def run(self, program: Program[T]) -> T:
@@ -63,7 +66,12 @@ class Transport:
 
     async def close(self) -> None:
         """Close the channel; calls that are under way are cancelled."""
+        self._closed = True
         await self.channel.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise client_closed()
 
 
 class Stream:

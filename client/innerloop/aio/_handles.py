@@ -96,6 +96,9 @@ class Adaptation(AsyncIterator[Step]):
     ) -> None:
         self.detach()
 
+    def __repr__(self) -> str:
+        return f"aio.Adaptation({self._following})"
+
     def __del__(self) -> None:
         # a loop that was broken out of leaves nobody to detach; a dropped call would never be collected
         if "_execution" in self.__dict__:

@@ -10,6 +10,8 @@ import click
 from innerloop._core.names import short
 from innerloop.arrays import Discrete
 from innerloop.cli.connection import Connection, connected
+from innerloop.cli.interruption import interruptible
+from innerloop.cli.options import POSITIVE, zero_if_left_out
 from innerloop.cli.output import parameters
 from innerloop.client import Adaptation, Client
 from innerloop.types import Family, Step, Task
@@ -19,13 +21,13 @@ from innerloop.types import Family, Step, Task
 @click.argument("learner", metavar="FAMILY_OR_LEARNER")
 @click.option("--task", "task_name", help="Name of a task, as `innerloop tasks` prints it.")
 @click.option("--param", "params", multiple=True, metavar="NAME=NUMBERS", help="A task of your own: goal=0.3,-0.2.")
-@click.option("--test-index", type=int, help="A task of the test stream. [default: 0]")
+@click.option("--test-index", type=click.IntRange(min=0), help="A task of the test stream. [default: 0]")
 @click.option("--task-seed", default=0, show_default=True, help="Seed of the test stream.")
 @click.option("--steps", type=int, help="Budget of adaptation steps. [default: as in training]")
 @click.option("--episodes", type=int, help="Budget of episodes.")
 @click.option("--seconds", type=float, help="Budget of computing seconds.")
 @click.option("--target-return", type=float, help="Stop when a step's mean return reaches it.")
-@click.option("--episodes-per-step", default=0, help="[default: as in training]")
+@click.option("--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training]")
 @click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step]")
 @click.option("--seed", type=int, help="Seed of all that the session draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
@@ -45,16 +47,22 @@ def adapt(
     """Adapt to one task and keep the policy."""
     if sum([task_name is not None, bool(params), test_index is not None]) > 1:
         raise click.UsageError("give one of --task, --param and --test-index")
+    if save is not None and not save.parent.is_dir():  # before an adaptation is computed that cannot be kept
+        raise click.UsageError(f"--save {save}: there is no folder {save.parent}")
     out = connection.output
     with connection.open() as client:
         task = _task(client, learner, task_name, params, test_index or 0, task_seed)
         adaptation = client.adapt(learner, task, simulator=simulator or "", progress=out.live, **budget)
-        with adaptation:
+        with interruptible(_resumable(adaptation.session)), adaptation:
             _show(connection, adaptation)
             if save is not None:
                 adaptation.policy().save(save)
     if save is not None:
         out.note(f"saved {save}; innerloop.load_policy({str(save)!r}).act(observation) runs it anywhere")
+
+
+def _resumable(session: str) -> str:
+    return f"{session} can be resumed until its lease ends: client.resume({short(session)!r})"
 
 
 def _show(connection: Connection, adaptation: Adaptation) -> None:
@@ -67,10 +75,10 @@ def _show(connection: Connection, adaptation: Adaptation) -> None:
         return
     opened = adaptation.opened
     what = f" to {parameters(opened.task.parameters)}" if opened.task and opened.task.parameters else ""
-    out.say(f"{opened.session}: {opened.revision} adapts{what} (seed {opened.seed})")
+    out.say(f"{opened.session}: {short(opened.revision)} adapts{what} (seed {opened.seed})")
     result = adaptation.result()
     rows = [_row(step) for step in adaptation.steps]
-    out.table(("step", "return before", "after", "KL", "episodes", "seconds", ""), rows)
+    out.table(("step", "return before", "after", "KL", "episodes", "seconds", ""), rows, droppable=("KL", "seconds"))
     out.say(f"{result.policy.name}: {result.step} steps, ended by {result.end_reason.replace('_', ' ')}")
 
 
@@ -82,7 +90,7 @@ def _row(step: Step) -> tuple[Any, ...]:
         step.kl,
         step.episodes,
         step.compute_seconds,
-        "guarded: taken back" if step.guarded else "",
+        "taken back" if step.guarded else "",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,22 +9,25 @@ from rich.progress import Progress
 
 from innerloop._core.names import short
 from innerloop.cli.connection import Connection, connected
+from innerloop.cli.interruption import goes_on, interruptible
+from innerloop.cli.options import POSITIVE, zero_if_left_out
 from innerloop.cli.output import Output
 from innerloop.cli.tasks import SPLITS
 from innerloop.client import EvaluationRun
 from innerloop.types import Score
 
 COLUMNS = ("k", "mean", "95 % low", "high", "IQM", "gap closed", "tasks", "episodes")
+DROPPABLE = ("episodes", "IQM", "tasks", "gap closed")
 
 
 @click.command()
 @click.argument("learner", metavar="FAMILY_OR_LEARNER")
 @click.option("--split", type=SPLITS, default="test", show_default=True, help="Which stream of tasks.")
-@click.option("--tasks", default=0, help="How many tasks.")
+@click.option("--tasks", type=POSITIVE, callback=zero_if_left_out, help="How many tasks.")
 @click.option("--task-seed", type=int, help="Seed of the stream of tasks.")
-@click.option("--steps", type=int, help="Adaptation steps.")
-@click.option("--episodes-per-step", default=0, help="Episodes of each adaptation step.")
-@click.option("--evaluation-episodes", default=0, help="Fresh episodes at each k.")
+@click.option("--steps", type=click.IntRange(min=0), help="Adaptation steps.")
+@click.option("--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="Episodes of each adaptation step.")
+@click.option("--evaluation-episodes", type=POSITIVE, callback=zero_if_left_out, help="Fresh episodes at each k.")
 @click.option("--seed", type=int, help="Seed of all else that is drawn.")
 @click.option("--guard/--no-guard", default=None, help="[default: from 20 episodes a step]")
 @click.option("--greedy", is_flag=True, help="Score the mode of the policy instead of its samples.")
@@ -39,12 +41,14 @@ def evaluate(connection: Connection, learner: str, simulator: str | None, **plan
     out = connection.output
     with connection.open() as client:
         run = client.evaluate(learner, simulator=simulator or "", **plan)
-        _follow(run, out)
+        with interruptible(goes_on(run.name, client)):
+            _follow(run, out)
         done = run.evaluation
     if out.as_json:
         out.value(done)
         return
-    _print(out, done.scores, f"{done.name}: {done.plan.learner} on {done.plan.tasks} {done.plan.split} tasks")
+    out.say(f"{done.name}: {done.plan.learner} on {done.plan.tasks} {done.plan.split} tasks")
+    out.table(COLUMNS, [_row(score) for score in done.scores], droppable=DROPPABLE)
     for reference in done.references:
         out.say(f"{reference.name}: {reference.value:.2f} ({reference.source})")
 
@@ -63,7 +67,7 @@ def scores(connection: Connection, family: str, learner: str, k: int | None) -> 
         out.value(found)
         return
     rows = [(short(s.revision), s.split, *_row(s)) for s in found]
-    out.table(("revision", "split", *COLUMNS), rows)
+    out.table(("revision", "split", *COLUMNS), rows, empty="no scores yet", droppable=DROPPABLE)
 
 
 def _follow(run: EvaluationRun, out: Output) -> None:
@@ -74,10 +78,6 @@ def _follow(run: EvaluationRun, out: Output) -> None:
         bar = bars.add_task(run.name, total=None)
         for evaluation in run.follow():
             bars.update(bar, total=evaluation.units_total, completed=evaluation.units_done)
-
-
-def _print(out: Output, found: Sequence[Score], title: str) -> None:
-    out.table(COLUMNS, [_row(s) for s in found], title)
 
 
 def _row(score: Score) -> tuple[Any, ...]:

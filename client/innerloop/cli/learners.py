@@ -33,7 +33,7 @@ def learners(connection: Connection, name: str | None, family: str, action: str 
                 out.value(revisions)
             else:
                 rows = [(short(r.name), r.champion, r.hash[:12], r.create_time) for r in revisions]
-                out.table(("revision", "champion", "hash", "made"), rows)
+                out.table(("revision", "champion", "hash", "made"), rows, empty="no revisions yet", droppable=("hash",))
             return
         found = client.learners(family)
     if out.as_json:
@@ -43,4 +43,5 @@ def learners(connection: Connection, name: str | None, family: str, action: str 
         (short(x.name), x.method, short(x.family), x.inner_steps, x.episodes_per_step, x.champion.rpartition("/")[2])
         for x in found
     ]
-    out.table(("learner", "method", "family", "steps", "episodes a step", "champion"), listed)
+    columns = ("learner", "method", "family", "steps", "episodes a step", "champion")
+    out.table(columns, listed, empty="no learners yet", droppable=("family", "episodes a step", "steps", "method"))

@@ -29,8 +29,11 @@ def policies(connection: Connection, name: str | None, save: Path | None, delete
     if out.as_json:
         out.value(found if name is None else found[0])
     else:
-        rows = [(p.name, short(p.family), p.revision, p.steps, p.size_bytes, p.create_time) for p in found]
-        out.table(("policy", "family", "revision", "steps", "bytes", "made"), rows)
+        rows = [
+            (short(p.name), short(p.family), short(p.revision), p.steps, p.size_bytes, p.create_time) for p in found
+        ]
+        columns = ("policy", "family", "revision", "steps", "bytes", "made")
+        out.table(columns, rows, empty="no policies yet", droppable=("bytes", "family", "made"))
     if save is not None:
         out.note(f"saved {save}")
     if delete:

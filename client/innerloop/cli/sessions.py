@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from innerloop._core.names import short
 from innerloop.cli.connection import Connection, connected
 
 
@@ -22,5 +23,20 @@ def sessions(connection: Connection, name: str | None, cancel: bool) -> None:
     if out.as_json:
         out.value(found if name is None else found[0])
         return
-    rows = [(s.name, s.state, s.revision, s.step, s.episodes, s.attached, s.lease_expire_time, s.policy) for s in found]
-    out.table(("session", "state", "revision", "step", "episodes", "attached", "lease until", "policy"), rows)
+    rows = [
+        (
+            short(s.name),
+            s.state,
+            short(s.revision),
+            s.step,
+            s.episodes,
+            s.attached,
+            s.lease_expire_time,
+            short(s.policy),
+        )
+        for s in found
+    ]
+    columns = ("session", "state", "revision", "step", "episodes", "attached", "lease until", "policy")
+    out.table(
+        columns, rows, empty="no sessions yet", droppable=("episodes", "policy", "attached", "lease until", "revision")
+    )

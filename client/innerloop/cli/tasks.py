@@ -31,14 +31,15 @@ def families(connection: Connection, name: str | None) -> None:
         (short(f.name), f.title, f.observation_space, f.action_space, f.horizon, ", ".join(f.simulators), _state(f))
         for f in found
     ]
-    out.table(("family", "what it is", "sees", "does", "horizon", "simulators", "state"), rows)
+    droppable = ("simulators", "horizon", "does", "sees")
+    out.table(("family", "what it is", "sees", "does", "horizon", "simulators", "state"), rows, droppable=droppable)
 
 
 @click.command()
 @click.argument("family")
 @click.option("--split", type=SPLITS, default="test", show_default=True, help="Which stream of tasks.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the stream.")
-@click.option("--count", default=5, show_default=True, help="How many.")
+@click.option("--count", type=click.IntRange(min=1), default=5, show_default=True, help="How many.")
 @click.option("--start-index", default=0, show_default=True, help="Place of the first one.")
 @connected
 def tasks(connection: Connection, family: str, split: str, seed: int, count: int, start_index: int) -> None:
@@ -49,7 +50,7 @@ def tasks(connection: Connection, family: str, split: str, seed: int, count: int
     if out.as_json:
         out.value(drawn)
     else:
-        out.table(("task", "hidden parameters"), [(t.name, parameters(t.parameters)) for t in drawn])
+        out.table(("task", "hidden parameters"), [(short(t.name), parameters(t.parameters)) for t in drawn])
 
 
 def _state(family: Family) -> str:

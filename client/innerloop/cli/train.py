@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import click
 from rich.progress import Progress
 
+from innerloop._core.names import short
 from innerloop.cli.connection import Connection, connected
+from innerloop.cli.interruption import goes_on, interruptible
+from innerloop.cli.options import POSITIVE, zero_if_left_out
 from innerloop.cli.output import Output
-from innerloop.client import TrainingRun
-from innerloop.types import TrainingMetrics
+from innerloop.cli.training_report import made_by, update_line, verdict
+from innerloop.client import Client, TrainingRun
 
 
 @click.command()
@@ -19,10 +23,15 @@ from innerloop.types import TrainingMetrics
 @click.option("--method", default="maml", show_default=True, help="The learning method.")
 @click.option("--learner", default="", help="Name of the learner. [default: FAMILY-METHOD]")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting that differs; VALUE is JSON.")
-@click.option("--updates", default=0, help="Updates of the outer loop. [default: as the configuration says]")
+@click.option(
+    "--updates",
+    type=POSITIVE,
+    callback=zero_if_left_out,
+    help="Updates of the outer loop. [default: as the configuration says]",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of all that the training draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
-@click.option("--continue-from", default="", help="A revision to start from.")
+@click.option("--continue-from", default="", help="A revision to start from. [default: fresh meta-parameters]")
 @click.option("--detach", is_flag=True, help="Start it and leave; `innerloop trainings` shows how it goes.")
 @connected
 def train(
@@ -31,6 +40,7 @@ def train(
     method: str,
     settings: tuple[str, ...],
     simulator: str | None,
+    continue_from: str,
     detach: bool,
     **options: Any,
 ) -> None:
@@ -38,11 +48,15 @@ def train(
     out = connection.output
     changed = dict(_setting(text) for text in settings)
     with connection.open() as client:
-        run = client.train(family, method, settings=changed, simulator=simulator or "", **options)
+        run = client.train(
+            family, method, settings=changed, simulator=simulator or "", continue_from=continue_from, **options
+        )
+        start = short(continue_from) or "fresh meta-parameters (--continue-from starts from a revision)"
+        out.say(f"{run.name}: {run.training.learner} trains from {start}")
         if detach:
             _report(run, out)
         else:
-            _watch(run, out, 0)
+            _watch(client, run, out, 0)
 
 
 @click.command()
@@ -62,8 +76,9 @@ def trainings(connection: Connection, name: str | None, action: str | None) -> N
             if out.as_json:
                 out.value(found)
             else:
-                rows = [(t.name, t.learner, t.state, t.update, t.updates, t.seed, t.error) for t in found]
-                out.table(("training", "learner", "state", "update", "of", "seed", "error"), rows)
+                rows = [(short(t.name), short(t.learner), t.state, t.update, t.updates, t.seed, t.error) for t in found]
+                columns = ("training", "learner", "state", "update", "of", "seed", "error")
+                out.table(columns, rows, empty="no trainings yet", droppable=("seed", "error"))
             return
         run = client.training(name)
         if action == "pause":
@@ -71,25 +86,30 @@ def trainings(connection: Connection, name: str | None, action: str | None) -> N
         if action == "resume":
             run.resume()
         if action in ("follow", "resume"):
-            _watch(run, out, run.training.update)
+            _watch(client, run, out, run.training.update)
         else:
             _report(run, out)
 
 
-def _watch(run: TrainingRun, out: Output, after: int) -> None:
-    if out.live:
-        with Progress(console=out.console) as bars:
-            bar = bars.add_task(run.name, total=run.training.updates or None, completed=after)
-            for metrics in run.follow(after):
-                total = run.training.updates or None
-                bars.update(bar, total=total, completed=metrics.update, description=_line(metrics))
-    else:
+def _watch(client: Client, run: TrainingRun, out: Output, after: int) -> None:
+    with interruptible(goes_on(run.name, client)):
+        _follow(run, out, after)
+        _report(run, out)
+        if not out.as_json and run.training.state == "done":
+            made = made_by(run.training, client.revisions(run.training.learner))
+            out.say(verdict(made) if made is not None else "it made no revision")
+
+
+def _follow(run: TrainingRun, out: Output, after: int) -> None:
+    with Progress(console=out.console) if out.live else nullcontext() as bars:
+        bar = bars.add_task(run.name, total=None, completed=after) if bars is not None else None
         for metrics in run.follow(after):
             if out.as_json:
                 out.value({"event": "metrics", "metrics": metrics})
-            else:
-                out.say(f"update {metrics.update}: {_line(metrics)}")
-    _report(run, out)
+                continue
+            out.say(update_line(metrics, run.training.updates))
+            if bars is not None and bar is not None:
+                bars.update(bar, total=run.training.updates or None, completed=metrics.update)
 
 
 def _report(run: TrainingRun, out: Output) -> None:
@@ -98,10 +118,6 @@ def _report(run: TrainingRun, out: Output) -> None:
         out.value({"event": "training", "training": training})
     else:
         out.say(f"{training.name}: {training.learner} is {training.state} at update {training.update}")
-
-
-def _line(metrics: TrainingMetrics) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.values.items())
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -197,9 +197,13 @@ class _Link:
             while True:
                 self._on_messages(self, self._connection.recv())
         except (EOFError, OSError):
-            self.process.join(STOP_SECONDS)
-            self.outgoing.put(None)
-            self._on_end(self)
+            pass  # the process is gone
+        except Exception:
+            log.exception("the engine's answers cannot be read")
+            self.process.kill()  # nobody would be answered: better a new one
+        self.process.join(STOP_SECONDS)
+        self.outgoing.put(None)
+        self._on_end(self)
 
     def _write(self) -> None:
         try:
@@ -207,6 +211,9 @@ class _Link:
                 self._connection.send(batch)
         except OSError:
             return  # the reader notices the end
+        except Exception:  # out of memory, say: a pipe with half a message in it is of no use
+            log.exception("the engine cannot be written to")
+            self.process.kill()
 
     @staticmethod
     def _shut(connection: Connection[Any, Any]) -> None:

@@ -279,7 +279,7 @@ class EngineCore:
         assert isinstance(order, StepOrder | AdaptOrder)
         resident = taken.resident
         if not states.is_finite(resident.state):
-            message = "the update gave weights that are not finite; check the rewards for huge values"
+            message = "the update gave weights that are not finite, so its episodes are dropped; check the rewards"
             self._answers.append(Failed(order.key, message, "DIVERGED"))
             self._start_next(seat)
             return

@@ -14,7 +14,8 @@ from innerloop_server.domain import Experience
 from innerloop_server.errors import Exhausted, InvalidField
 
 MOST_PENDING_STEPS = 1_000_000
-"""Environment steps that may wait for an adaptation step, per session."""
+"""Environment steps that may wait for an adaptation step, per session: those of open episodes, and of complete ones
+padded to the longest, since that is what the step allocates."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class EpisodeBook:
         self._horizon = horizon
         self._open: dict[int, _OpenEpisode] = {}
         self._complete: list[Episode] = []
-        self._steps = 0
+        self._longest = 0
+        """Of the complete episodes."""
+        self._open_steps = 0
 
     @property
     def pending(self) -> int:
@@ -66,6 +69,7 @@ class EpisodeBook:
         Raises:
             Exhausted: too much waits for a step.
         """
+        self._check_room((), len(message.row_ids))
         for i, row in enumerate(message.row_ids):
             episode = self._open.get(row)
             if episode is None:
@@ -73,10 +77,10 @@ class EpisodeBook:
             episode.rewards.append(float(message.rewards[i]))
             terminated, truncated = bool(message.terminated[i]), bool(message.truncated[i])
             if terminated or truncated:
-                del self._open[row]
+                self._drop_row(row)
                 self._close(episode, truncated and not terminated, message.final_observations[i])
             elif message.report_only:
-                del self._open[row]
+                self._drop_row(row)
 
     def acted(self, message: Observe, acted: Acted) -> None:
         """Take in the actions that the rows were given."""
@@ -85,6 +89,7 @@ class EpisodeBook:
             episode.observations.append(message.observations[i])
             episode.actions.append(acted.raw_actions[i])
             episode.log_probs.append(float(acted.log_probs[i]))
+            self._open_steps += 1
 
     def add(self, message: Trajectories) -> None:
         """Take in whole episodes.
@@ -92,20 +97,21 @@ class EpisodeBook:
         Raises:
             Exhausted: too much waits for a step.
         """
-        self._reserve(int(message.lengths.sum()))
-        for i, length in enumerate(message.lengths.tolist()):
+        lengths: list[int] = message.lengths.tolist()
+        self._check_room(lengths, 0)
+        for i, length in enumerate(lengths):
             if message.log_probs is None:
                 log_probs = np.full(length, np.nan, np.float32)
             else:
-                log_probs = message.log_probs[i, :length]
-            self._complete.append(
-                Episode(
-                    observations=message.observations[i, :length],
-                    actions=message.raw_actions[i, :length],
-                    rewards=message.rewards[i, :length],
+                log_probs = message.log_probs[i, :length].copy()
+            self._append(
+                Episode(  # copies: a slice would keep the whole message alive
+                    observations=message.observations[i, :length].copy(),
+                    actions=message.raw_actions[i, :length].copy(),
+                    rewards=message.rewards[i, :length].copy(),
                     log_probs=log_probs,
                     bootstrap=bool(message.truncated[i]) and length != self._horizon,
-                    final_observation=message.final_observations[i],
+                    final_observation=message.final_observations[i].copy(),
                 )
             )
 
@@ -115,40 +121,53 @@ class EpisodeBook:
 
     def drop(self, n: int) -> None:
         """Forget the ``n`` oldest complete episodes: a durable step has learned from them."""
-        self._steps -= sum(len(episode.rewards) for episode in self._complete[:n])
         del self._complete[:n]
+        self._measure()
 
     def keep(self, n: int) -> None:
         """Forget all complete episodes but the ``n`` oldest."""
-        self._steps -= sum(len(episode.rewards) for episode in self._complete[n:])
         del self._complete[n:]
+        self._measure()
 
     def drop_open(self) -> None:
         """Forget the open episodes: after a lost stream the client restarts them."""
         self._open.clear()
+        self._open_steps = 0
 
     def _close(self, episode: _OpenEpisode, truncated: bool, final_observation: Array) -> None:
         length = len(episode.rewards)
-        self._reserve(length)
-        self._complete.append(
+        self._check_room([length], 0)
+        self._append(
             Episode(
                 observations=np.stack(episode.observations),
                 actions=np.stack(episode.actions),
                 rewards=np.asarray(episode.rewards, np.float32),
                 log_probs=np.asarray(episode.log_probs, np.float32),
                 bootstrap=truncated and length != self._horizon,
-                final_observation=final_observation,
+                final_observation=final_observation.copy(),
             )
         )
 
-    def _reserve(self, steps: int) -> None:
-        if self._steps + steps > MOST_PENDING_STEPS:
+    def _append(self, episode: Episode) -> None:
+        self._complete.append(episode)
+        self._longest = max(self._longest, len(episode.rewards))
+
+    def _measure(self) -> None:
+        self._longest = max((len(episode.rewards) for episode in self._complete), default=0)
+
+    def _drop_row(self, row: int) -> None:
+        self._open_steps -= len(self._open.pop(row).observations)
+
+    def _check_room(self, lengths: Sequence[int], opening: int) -> None:
+        """Refuse what would take too much: ``lengths`` more complete episodes, ``opening`` more open steps."""
+        padded = (len(self._complete) + len(lengths)) * max(self._longest, *lengths, 0)
+        if padded + self._open_steps + opening > MOST_PENDING_STEPS:
             raise Exhausted(
-                f"{self._steps} environment steps wait for an adaptation step, {MOST_PENDING_STEPS} may; send advance",
+                f"with these, {padded + self._open_steps + opening} environment steps (episodes padded to the longest) "
+                f"would wait for an adaptation step, {MOST_PENDING_STEPS} may; send advance",
                 reason="PENDING_EXPERIENCE",
                 retry_after_seconds=None,
             )
-        self._steps += steps
 
 
 def stack(episodes: Sequence[Episode]) -> tuple[Experience[Array], Array]:

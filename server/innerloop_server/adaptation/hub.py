@@ -30,7 +30,7 @@ from innerloop_server.adaptation.owned import OwnedSession, Parked
 from innerloop_server.adaptation.session import LiveSession, Options
 from innerloop_server.adaptation.simulated import SimulatedSession
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
-from innerloop_server.errors import InnerloopError, InvalidField, PreconditionFailed, Unavailable
+from innerloop_server.errors import InvalidField, PreconditionFailed, Unavailable
 from innerloop_server.settings import Settings
 from innerloop_server.store.records import NewSession, SessionRecord
 from innerloop_server.store.store import Store
@@ -355,7 +355,7 @@ class SessionHub:
         """Renew the leases of attached sessions on disk, end expired ones, collect what nobody refers to."""
         collected = asyncio.get_running_loop().time()
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.sleep(min([SWEEP_SECONDS, *(live.record.lease_seconds / 3 for live in self._live.values())]))
             try:
                 attached = list(self._live.values())
                 renewed = await asyncio.to_thread(self._store.touch, [live.record.id for live in attached])
@@ -367,5 +367,5 @@ class SessionHub:
                 if asyncio.get_running_loop().time() - collected >= COLLECT_SECONDS:
                     collected = asyncio.get_running_loop().time()
                     await asyncio.to_thread(self._store.collect)
-            except InnerloopError as error:
-                log.warning("housekeeping failed", error=error.message)
+            except Exception:  # whatever it is, leases must go on being looked after
+                log.exception("housekeeping failed")

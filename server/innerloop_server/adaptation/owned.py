@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,10 +116,16 @@ class OwnedSession(LiveSession):
 
     async def _adapt(self, sequence: int) -> StepTaken:
         """Adapt on the complete episodes, durably, and say so."""
-        experience, returns = stack(self._episodes.complete())
+        episodes = self._episodes.complete()
+        experience, returns = await asyncio.to_thread(stack, episodes)
         order = AdaptOrder(self.key, self.record.step + 1, experience, returns, policy=self.options.policy_in_steps)
         faults.point("adapt.before")
-        stepped = await self._engine.adapt(order)
+        try:
+            stepped = await self._engine.adapt(order)
+        except PreconditionFailed as error:
+            if error.reason == "DIVERGED":  # these would spoil every step to come
+                self._episodes.drop(len(episodes))
+            raise
         faults.point("adapt.after")
         event = await self._shielded(self._settle(stepped, sequence))
         await self._outbox.put(event)

@@ -11,6 +11,11 @@ from typing import Any
 from innerloop_server.errors import InvalidField
 
 RATES = ("fixed", "learned")
+MOST_LAYERS = 4
+WIDEST_LAYER = 1_024
+"""Of the hidden layers. Sessions hold such weights by the thousand."""
+MOST_REPEATS = 100
+"""Inner steps, and optimiser steps an update."""
 OUTER = frozenset(
     {"updates", "tasks_per_update", "epochs", "learning_rate", "rates_learning_rate"}
     | {"clip", "outer_lambda", "gradient_clip"}
@@ -70,7 +75,10 @@ class MamlSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        _require(all(n > 0 for n in self.hidden_sizes), "hidden_sizes", "give positive widths")
+        fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
+        _require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        for name in ("inner_steps", "epochs"):
+            _require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update", "epochs"):
             _require(getattr(self, name) >= 1, name, "give an integer of at least 1")
         for name in ("last_layer_scale", "initial_rate", "learning_rate", "clip"):

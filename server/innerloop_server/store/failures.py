@@ -13,6 +13,13 @@ from innerloop_server.errors import DataLoss, Exhausted, InnerloopError, Unavail
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SQLSTATE_DISK_FULL = "53100"
+_UNAVAILABLE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 
 @contextmanager
@@ -22,7 +29,7 @@ def translated() -> Iterator[None]:
     Raises:
         Exhausted: ``DISK_FULL``; what was being written is undone, what was there stays.
         DataLoss: ``CATALOG_DAMAGED``; the database file is no longer one.
-        Unavailable: the database is locked by somebody else, or the connection is gone.
+        Unavailable: ``CATALOG_UNAVAILABLE``; the database is locked or unreadable, or the connection is gone.
     """
     try:
         yield
@@ -54,6 +61,6 @@ def _from_database(error: DBAPIError) -> InnerloopError | None:
         return disk_full()
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataLoss("the catalog's file is damaged; restore it from a backup", reason="CATALOG_DAMAGED")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or error.connection_invalidated:
+    if code in _UNAVAILABLE or error.connection_invalidated:
         return Unavailable("the catalog's database does not answer", reason="CATALOG_UNAVAILABLE")
     return None

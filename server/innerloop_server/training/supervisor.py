@@ -112,8 +112,7 @@ class TrainingSupervisor:
             self._active.request_stop()
             await asyncio.wait([worker], timeout=grace_seconds)
         worker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await worker
+        await asyncio.gather(worker, return_exceptions=True)
 
     @property
     def pid(self) -> int | None:
@@ -286,7 +285,8 @@ class TrainingSupervisor:
             except Exception as error:  # whatever it is, it is this training's end and not the supervisor's
                 message = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
                 _log.exception("training failed", training=training_id)
-                await self._change(training_id, state=TrainingState.FAILED, error=message)
+                with contextlib.suppress(InnerloopError):  # the store does not answer: the next server tries again
+                    await self._change(training_id, state=TrainingState.FAILED, error=message)
             finally:
                 self._active = None
 

@@ -45,7 +45,7 @@ class Clock:
 
 
 def open_simulated(speed: float = 0.2, fault: int = 0, **changes: Any) -> Open:
-    message = Open(LEARNER, None, drift.task(speed, fault), Budget(steps=3), seed=5)
+    message = Open(LEARNER, None, drift.task(speed, fault), Budget(steps=3), seed=5, guard=False)
     return replace(message, **changes)
 
 

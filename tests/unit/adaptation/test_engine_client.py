@@ -122,3 +122,18 @@ async def test_a_device_that_is_not_there_is_said_so() -> None:
         await client.start()
     assert caught.value.reason == "NO_DEVICE"
     await client.close()
+
+
+async def test_what_cannot_be_sent_costs_the_process_not_the_server(
+    client: EngineClient, ref: RevisionRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that died quietly would leave a server that looks alive and answers nobody."""
+    monkeypatch.setattr(client_module, "RESTART_SECONDS", (0.0,))
+    first = client.pid
+    assert client._link is not None
+    client._link.outgoing.put([lambda: None])  # cannot be pickled
+    async with asyncio.timeout(60):
+        while client.pid in (first, None):
+            await asyncio.sleep(0.02)
+    key = await attached(client, ref)
+    assert (await client.step(StepOrder(key, 1))).number == 1

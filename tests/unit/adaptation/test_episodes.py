@@ -161,20 +161,32 @@ def test_whole_episodes_are_cut_to_their_lengths() -> None:
 
 
 def test_only_so_much_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(episodes, "MOST_PENDING_STEPS", 5)
+    monkeypatch.setattr(episodes, "MOST_PENDING_STEPS", 6)
     book = EpisodeBook(HORIZON)
     book.add(trajectories([3], 3))
     with pytest.raises(Exhausted) as caught:
-        book.add(trajectories([1, 2], 2))
+        book.add(trajectories([1, 2], 2))  # three episodes, each padded to three steps
     assert caught.value.reason == "PENDING_EXPERIENCE"
     assert book.pending == 1
     book.add(trajectories([2], 2))
     book.drop(1)
-    book.add(trajectories([3], 3))
     tell(book, observe([0], [1]))
+    tell(book, observe([0], [1], [1.0]))
     with pytest.raises(Exhausted):
-        tell(book, observe([0], [1], [1.0], terminated=[0]))
+        tell(book, observe([0, 1, 2], [1, 1, 1], [1.0, 1.0, 1.0]))  # two open steps, and three more
+    book.drop_open()
+    book.add(trajectories([3], 3))
     assert [len(episode.rewards) for episode in book.complete()] == [2, 3]
+
+
+def test_a_short_episode_does_not_keep_its_long_message() -> None:
+    book = EpisodeBook(HORIZON)
+    message = trajectories([1], 4)
+    book.add(message)
+    (episode,) = book.complete()
+    assert not any(
+        np.shares_memory(getattr(episode, name), getattr(message, name)) for name in ("observations", "rewards")
+    )
 
 
 def test_stacking_pads_with_zeros() -> None:

@@ -333,3 +333,17 @@ async def test_what_cannot_be_opened(house: House) -> None:
     assert house.store.counts()["sessions"] == 0
     stream = await house.open(open_simulated(learner=LEARNER, revision=1))
     await stream.leave()
+
+
+async def test_a_session_samples_enough_to_guard_itself_unless_told_otherwise(house: House) -> None:
+    for asked, episodes, guard in (
+        ({"guard": None}, 20, True),  # trained with 3
+        ({"guard": True}, 20, True),
+        ({"guard": False}, 3, False),
+        ({"guard": None, "episodes_per_step": 5}, 5, False),
+    ):
+        stream = await house.open(open_simulated(**asked))
+        opened = await stream.next(Opened)
+        options = opened.record.options
+        assert (options["episodes_per_step"], options["guard"]) == (episodes, guard)
+        await stream.leave()

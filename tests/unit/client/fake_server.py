@@ -269,6 +269,9 @@ class _Learners(_Service, learner_pb2_grpc.LearnerServiceServicer):
     @rpc
     def ListRevisions(self, request: Any, context: Any) -> Any:
         revisions = [learner_pb2.Revision(name=f"{request.parent}/revisions/{i}", champion=i == 1) for i in (2, 1)]
+        promotion = {"promote": False, "champion": 1, "difference": -17.06, "reason": "worse than revision 1"}
+        validation = {"protocol": {"tasks": 100}}
+        revisions[0].manifest.update({"training": "t0", "promotion": promotion, "validation": validation})
         found, token = page(revisions, request)
         return learner_pb2.ListRevisionsResponse(revisions=found, next_page_token=token)
 
@@ -317,7 +320,9 @@ class _Learners(_Service, learner_pb2_grpc.LearnerServiceServicer):
     def FollowTraining(self, request: Any, context: Any) -> Any:
         yield learner_pb2.FollowTrainingResponse(training=self.training)
         for update in range(request.after_update + 1, self.training.updates + 1):
-            metrics = learner_pb2.TrainingMetrics(update=update, values={"loss": 1.0 / update})
+            returns = {f"return_{k}": value / update for k, value in enumerate((-64.06, -59.87, -55.61))}
+            values = {**returns, "loss": 1.0 / update, "environment_steps": 314_159.0}
+            metrics = learner_pb2.TrainingMetrics(update=update, values=values)
             yield learner_pb2.FollowTrainingResponse(metrics=metrics)
             if waiting := self.server.refuse.get("FollowTraining.later"):
                 raise waiting.pop(0)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import fake_answers
 import pytest
 from click.testing import CliRunner
 from fake_answers import Refusal
@@ -59,7 +62,7 @@ def test_families(run, read):
 
 def test_tasks(run, read):
     assert (
-        "families/navigation-2d/tasks/validation-3-1"
+        "\nnavigation-2d/tasks/validation-3-1 "
         in run("tasks", "navigation-2d", "--split", "validation", "--seed", "3", "--count", "2").stdout
     )
     (found,) = read("tasks", "navigation-2d", "--start-index", "4", "--count", "1")
@@ -70,7 +73,7 @@ def test_adapt_prints_each_step_and_saves_the_policy(run, tmp_path):
     path = tmp_path / "policy.safetensors"
     result = run("adapt", "navigation-2d", "--steps", "2", "--seed", "5", "--save", str(path))
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("sessions/s0: learners/navigation-2d-maml/revisions/1 adapts to goal=0,-0.2 (seed 5)")
+    assert lines[0].startswith("sessions/s0: navigation-2d-maml/revisions/1 adapts to goal=0,-0.2 (seed 5)")
     assert lines[1].split()[:4] == ["step", "return", "before", "after"]
     assert [line.split()[:3] for line in lines[2:4]] == [["1", "1.00", "2.00"], ["2", "2.00", "3.00"]]
     assert lines[-1] == "policies/s0: 2 steps, ended by budget steps"
@@ -107,9 +110,12 @@ def test_evaluate_and_scores(run, read):
 def test_train_and_trainings(run, read):
     text = run("train", "navigation-2d", "--updates", "2", "--set", "inner_rate=0.1", "--set", "outer=trpo").stdout
     assert text.splitlines() == [
-        "update 1: loss 1",
-        "update 2: loss 0.5",
+        "trainings/t0: learners/navigation-2d-maml trains from fresh meta-parameters"
+        " (--continue-from starts from a revision)",
+        "update 1/2: return -64.1 -> -59.9 -> -55.6 (314 k steps)",
+        "update 2/2: return -32.0 -> -29.9 -> -27.8 (314 k steps)",
         "trainings/t0: learners/navigation-2d-maml is done at update 2",
+        "revision 2: worse than revision 1 by 17.1 on 100 validation tasks; the champion stays revision 1",
     ]
     assert "done" in run("trainings").stdout
     assert read("trainings", "t0", "--pause")[0]["training"]["state"] == "paused"
@@ -133,7 +139,7 @@ def test_learners(run, read):
 
 def test_policies_and_sessions(run, read, tmp_path):
     run("adapt", "navigation-2d", "--steps", "1")
-    assert "policies/s0" in run("policies").stdout
+    assert "\ns0 " in run("policies").stdout
     path = tmp_path / "p.safetensors"
     assert read("policies", "s0", "--save", str(path))[0]["steps"] == 1
     assert innerloop.load_policy(path).header.steps == 1
@@ -157,6 +163,77 @@ def test_errors_are_sentences_on_stderr(server, run):
     assert "no server answers at" in run("families", "--server", "127.0.0.1:1", code=1).stderr
     assert "in the clear" in run("families", "--server", "far.example:1", "--token", "t", code=1).stderr
     run("families", "--no-such-option", code=2)
+
+
+def test_a_learner_that_is_not_there(run, monkeypatch):
+    there_are = "there are cartpole-dynamics-maml, navigation-2d-maml"
+    assert run("adapt", "navigatoin-2d", code=1).stderr == (
+        f"Error: learners/navigatoin-2d does not exist; {there_are}; did you mean navigation-2d?\n"
+    )
+    assert run("adapt", "xyz", code=1).stderr == f"Error: learners/xyz does not exist; {there_are}\n"
+    monkeypatch.delitem(fake_answers.LEARNERS, "learners/cartpole-dynamics-maml")
+    untrained = "family cartpole-dynamics has no learner yet; train one: innerloop train cartpole-dynamics\n"
+    assert run("adapt", "cartpole-dynamics", code=1).stderr == f"Error: {untrained}"
+    assert run("evaluate", "cartpole", code=1).stderr == (
+        "Error: learners/cartpole does not exist; there are navigation-2d-maml; "
+        f"did you mean cartpole-dynamics? {untrained}"
+    )
+
+
+def test_numbers_that_cannot_be(run, tmp_path):
+    for words in (
+        ("evaluate", "navigation-2d", "--tasks", "0"),
+        ("adapt", "navigation-2d", "--episodes-per-step", "0"),
+        ("train", "navigation-2d", "--updates", "0"),
+        ("serve", "--port", "65536"),
+    ):
+        assert "is not in the range" in run(*words, code=2).stderr
+
+
+def test_where_a_policy_cannot_be_saved_nothing_is_computed(server, run, tmp_path):
+    path = tmp_path / "nowhere" / "policy.safetensors"
+    assert "there is no folder" in run("adapt", "navigation-2d", "--save", str(path), code=2).stderr
+    assert server.calls == []
+
+
+def test_empty_lists_say_so(run, read):
+    assert run("policies").stdout == "no policies yet\n"
+    assert run("sessions").stdout == "no sessions yet\n"
+    assert read("policies") == [[]]
+
+
+def test_ctrl_c_says_what_goes_on(run, monkeypatch):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("innerloop._handles.Adaptation.result", pressed)
+    told = run("adapt", "navigation-2d", code=130).stderr
+    assert told == "interrupted; sessions/s0 can be resumed until its lease ends: client.resume('s0')\n"
+    monkeypatch.setattr("innerloop._handles.EvaluationRun.follow", pressed)
+    assert run("evaluate", "navigation-2d", code=130).stderr == "interrupted; evaluations/e0 goes on in the server\n"
+    monkeypatch.setattr("innerloop._handles.TrainingRun.follow", pressed)
+    assert run("train", "navigation-2d", code=130).stderr == "interrupted; trainings/t0 goes on in the server\n"
+    monkeypatch.setattr("innerloop.client.Client.families", pressed)
+    assert run("families", code=130).stderr == "interrupted\n"
+
+
+def test_ctrl_c_during_the_imports():
+    probe = (
+        "import builtins, sys; real = builtins.__import__\n"
+        "def fake(name, *rest):\n    if name == 'grpc': raise KeyboardInterrupt\n    return real(name, *rest)\n"
+        "builtins.__import__ = fake\nimport innerloop.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_reader_that_is_gone_is_no_error(server):
+    command = [sys.executable, "-c", "import innerloop.cli; innerloop.cli.main()", "families", "--server"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run([*command, server.address], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_without_a_server_a_private_one_is_started(server, monkeypatch, tmp_path):

@@ -157,6 +157,11 @@ async def detached(client):
     await adaptation.policy()
 
 
+async def closed(client):
+    await client.close()
+    await client.families()
+
+
 SCENARIOS: list[Scenario] = [
     simulated,
     default_budget_is_that_of_training,
@@ -176,6 +181,7 @@ FAILURES: list[tuple[Scenario, type[errors.InnerloopError]]] = [
     (misfit, errors.SpaceMismatch),
     (gone_session, errors.NotFound),
     (detached, errors.SessionEnded),
+    (closed, errors.Cancelled),
 ]
 
 
@@ -209,6 +215,22 @@ async def test_both_drivers_fail_the_same(scenario, kind):
     (one, _), (other, _) = await run(scenario, "blocking"), await run(scenario, "async")
     assert type(one) is type(other) is kind
     assert (one.message, one.reason, one.facts) == (other.message, other.reason, other.facts)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_arguments_that_cannot_be_meant_are_told_at_once(driver):
+    server = FakeServer()
+    async with DRIVERS[driver](server.address) as client:
+        with pytest.raises(TypeError, match=r"gymnasium.make\('CartPole-v1'\)"):
+            await client.adapt_env("CartPole-v1", "navigation-2d")
+        with pytest.raises(TypeError, match="swapped"):
+            await client.adapt_env("navigation-2d", Counting())
+        with pytest.raises(TypeError, match="comes first"):
+            await client.adapt({"goal": [0.0, 0.0]}, "navigation-2d")
+        with pytest.raises(TypeError, match=r"no reset\(\) and step\(\)"):
+            await client.adapt_env(3, "navigation-2d")
+    assert server.calls == []
+    server.stop()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

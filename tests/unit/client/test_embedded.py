@@ -57,6 +57,12 @@ def test_one_that_dies_shows_its_log(child, tmp_path):
     assert "the disk is full" in caught.value.message
 
 
+def test_an_option_that_the_server_does_not_have_is_named(child, tmp_path):
+    child("serves")
+    with pytest.raises(TypeError, match="unknown option 'actrs'"):
+        innerloop.embedded(tmp_path, device="cpu", actrs=1)
+
+
 def test_one_that_never_serves_is_ended(child, tmp_path):
     child("never")
     with pytest.raises(errors.ServerFailed, match="did not become ready in time"):

@@ -29,7 +29,11 @@ def test_json_writes_whole_floats_as_integers() -> None:
     ("name", "value", "advice"),
     [
         ("hiden_sizes", [8], "unknown"),
-        ("hidden_sizes", [8, 0], "positive widths"),
+        ("hidden_sizes", [8, 0], "4 widths of 1 to 1024"),
+        ("hidden_sizes", [2000], "4 widths of 1 to 1024"),
+        ("hidden_sizes", [8] * 5, "4 widths of 1 to 1024"),
+        ("epochs", 101, "at most 100"),
+        ("inner_steps", 101, "at most 100"),
         ("hidden_sizes", 8, "a list of integers"),
         ("hidden_sizes", [8.5], "a list of integers"),
         ("inner_steps", 0, "at least 1"),

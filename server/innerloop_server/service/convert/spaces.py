@@ -53,7 +53,8 @@ def space_from_pb(message: array_pb2.Space, field: str) -> Space:
     if kind != "box":
         raise InvalidField(field, "is missing; give a box or a discrete space")
     shape = tuple(message.box.shape)
-    if any(n < 1 for n in shape) or math.prod(shape) > LARGEST_SPACE or len(shape) > 8:
+    # Their number first: the product of very many sizes takes very long.
+    if len(shape) > 8 or any(n < 1 for n in shape) or math.prod(shape) > LARGEST_SPACE:
         raise InvalidField(
             f"{field}.box.shape",
             f"is {list(shape[:8])}; give up to 8 dimensions of at least 1, at most {LARGEST_SPACE} numbers in all",
