@@ -63,6 +63,8 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
     try:
         return full, (yield from _get(learner_of(full)))
     except NotFound as error:
+        if learner_of(full) != full:  # a revision's name is no family's
+            raise (yield from _nobody(full, error)) from None
         of_family = f"{full}-{DEFAULT_METHOD}"
         try:
             return of_family, (yield from _get(of_family))

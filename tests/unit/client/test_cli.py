@@ -165,12 +165,14 @@ def test_errors_are_sentences_on_stderr(server, run):
     run("families", "--no-such-option", code=2)
 
 
-def test_a_learner_that_is_not_there(run, monkeypatch):
+def test_a_learner_that_is_not_there(server, run, monkeypatch):
     there_are = "there are cartpole-dynamics-maml, navigation-2d-maml"
     assert run("adapt", "navigatoin-2d", code=1).stderr == (
         f"Error: learners/navigatoin-2d does not exist; {there_are}; did you mean navigation-2d?\n"
     )
     assert run("adapt", "xyz", code=1).stderr == f"Error: learners/xyz does not exist; {there_are}\n"
+    assert run("adapt", "xyz/revisions/3", code=1).stderr == f"Error: learners/xyz does not exist; {there_are}\n"
+    assert server.calls.count("GetLearner") == 5
     monkeypatch.delitem(fake_answers.LEARNERS, "learners/cartpole-dynamics-maml")
     untrained = "family cartpole-dynamics has no learner yet; train one: innerloop train cartpole-dynamics\n"
     assert run("adapt", "cartpole-dynamics", code=1).stderr == f"Error: {untrained}"
@@ -228,10 +230,13 @@ def test_ctrl_c_during_the_imports():
 
 
 def test_a_reader_that_is_gone_is_no_error(server):
-    command = [sys.executable, "-c", "import innerloop.cli; innerloop.cli.main()", "families", "--server"]
+    command = [sys.executable, "-c", "import innerloop.cli; innerloop.cli.main()", "policies", "--server"]
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = subprocess.run([*command, server.address], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [*command, server.address], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False, env=buffered
+    )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (1, "")
 
