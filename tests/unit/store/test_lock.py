@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from innerloop_server.errors import PreconditionFailed
+from innerloop_server.errors import PreconditionFailed, Unavailable
 from innerloop_server.store.lock import DirectoryLock
 from innerloop_server.store.store import Store
 
@@ -28,7 +28,7 @@ def test_a_second_store_is_refused_and_told_who_is_there(tmp_path) -> None:
 
 def test_a_store_that_does_not_open_leaves_no_lock(tmp_path) -> None:
     (tmp_path / "catalog.sqlite3").mkdir()
-    with pytest.raises(Exception, match="unable to open"):
+    with pytest.raises(Unavailable, match="does not answer"):
         Store.open(tmp_path)
     DirectoryLock(tmp_path).release()
 
