@@ -56,11 +56,14 @@ def hold(protocol: SessionProtocol, talk: Callable[[], Program[None]], manners: 
         Exhausted: the server is full, and the caller does not want to wait or there is nothing to wait for.
     """
     backoff = Backoff(FIRST_PATIENCE if not protocol.session else manners.patience)
+    reached = (-1, -1)
     while protocol.adapted is None:
         try:
             yield Start(ADAPT, protocol.first())
             yield from reply(protocol, Opened)
-            backoff = Backoff(manners.patience)
+            if protocol.progress > reached:  # a server that only opens again and again is away all the same
+                backoff = Backoff(manners.patience)
+                reached = protocol.progress
             yield from talk()
         except Unavailable as error:
             if protocol.session:

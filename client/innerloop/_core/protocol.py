@@ -100,6 +100,11 @@ class SessionProtocol:
         """A message was sent whose reply has not come."""
         return self._awaited is not None
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(the last step that was seen, the number of the next message): grows while the session gets on."""
+        return self.last_step, self._next
+
     def first(self) -> pb.AdaptRequest:
         """What a new stream begins with: ``open``, or ``resume`` once the session has a name.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import itertools
 from collections import deque
@@ -41,7 +42,7 @@ _ERRORS: dict[str, type[InnerloopError]] = {
 }
 
 
-class WaitingEngine:
+class WaitingEngine(abc.ABC):
     """The coroutine face of an engine. Subclasses say how requests get there; answers come to :meth:`_answered`.
 
     Orders of one key are answered in order, so a queue of futures a key is all the bookkeeping there is.
@@ -51,8 +52,9 @@ class WaitingEngine:
         self._keys = itertools.count(1)
         self._waiting: dict[int, deque[asyncio.Future[Answer]]] = {}
 
+    @abc.abstractmethod
     def _send(self, request: Request) -> None:
-        raise NotImplementedError  # the one thing a subclass must say
+        """Get a request to the engine; its answer comes to :meth:`_answered`."""
 
     def new_key(self) -> int:
         """A key that was never used."""

@@ -103,6 +103,16 @@ async def test_resume_from_another_process(server, cut_client):
 
 
 @both
+async def test_a_server_that_opens_and_dies_again_and_again_ends_patience_too(server, driver):
+    server.faults.cut_after = [1] * 1_000
+    async with DRIVERS[driver](server.address, patience=0.5) as client:
+        adaptation = await client.adapt("navigation-2d", {"goal": [0.1, 0.1]}, steps=4)
+        with pytest.raises(errors.Unavailable):
+            assert [step async for step in adaptation] == []
+    assert 1 < server.adaptation.streams < 100
+
+
+@both
 async def test_patience_ends(server, driver):
     async with DRIVERS[driver](server.address, patience=0.2) as client:
         server.faults.cut_after = [2] + [0] * 50
