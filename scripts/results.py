@@ -83,7 +83,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         "Final scores of the shipped learners on fixed, unseen test tasks: mean undiscounted return of fresh episodes",
         "with sampled actions, and its 95 % bootstrap interval over tasks. Tasks and seeds were fixed in",
-        "`server/innerloop_server/evaluation/protocols.toml` before training. Written by `python scripts/results.py`",
+        "`server/innerloop_server/evaluation/protocols.toml` before the shipped learners were trained. Written by "
+        "`python scripts/results.py`",
         f"({platform.machine()}, two cores, CPU); `results.json` beside this page holds every number.",
     ]
     for family, result in results.items():
