@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,3 +320,19 @@ async def test_actions_follow_the_seed_and_the_sequence(house: House) -> None:
         await stream.leave()
     np.testing.assert_array_equal(drawn[0:2], drawn[2:4])
     assert len({float(raw[0, 0]) for raw in drawn}) == 4
+
+
+async def test_episodes_that_spoil_an_update_are_dropped(house: House) -> None:
+    stream = await house.open(open_owned())
+    await stream.next(Opened)
+    await stream.say(replace(trajectories(2, 0, 3), log_probs=np.full((3, 3), -3e38, np.float32)))
+    await stream.next(Accepted)
+    with pytest.raises(PreconditionFailed) as caught:
+        await stream.say(Advance(3))
+    assert caught.value.reason == "DIVERGED"
+    await stream.say(trajectories(3, 0, 2))
+    assert (await stream.next(Accepted)).episodes_pending == 2
+    await stream.say(Advance(4))
+    step = await stream.next(StepTaken)
+    assert (step.number, step.episodes) == (1, 2)
+    await stream.leave()
