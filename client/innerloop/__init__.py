@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from innerloop import aio, errors
     from innerloop._embedded import EmbeddedClient, embedded
+    from innerloop._supervised import SupervisedSession
     from innerloop._version import __version__
     from innerloop.arrays import Box, Discrete
     from innerloop.client import ActStream, Adaptation, Client, EvaluationRun, TrainingRun, connect
@@ -69,6 +70,7 @@ __all__ = [
     "Score",
     "Session",
     "Step",
+    "SupervisedSession",
     "Task",
     "Training",
     "TrainingMetrics",
@@ -87,6 +89,7 @@ _HOMES = {
     "innerloop.arrays": ("Box", "Discrete"),
     "innerloop.client": ("ActStream", "Adaptation", "Client", "EvaluationRun", "TrainingRun", "connect"),
     "innerloop._embedded": ("EmbeddedClient", "embedded"),
+    "innerloop._supervised": ("SupervisedSession",),
     "innerloop.errors": ("InnerloopError",),
     "innerloop.policy": ("Action", "Input", "Policy", "load_policy"),
     "innerloop.types": (

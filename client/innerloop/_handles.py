@@ -105,13 +105,15 @@ class Adaptation(Iterator[Step]):
         if "_execution" in self.__dict__:
             self._execution.close()
 
-    def _until(self, kind: type[Step] | type[Opened]) -> Any:
+    def _until(self, kind: type[Any], answer: Any = None) -> Any:
+        """The next event of a kind, ``None`` at the end; ``answer`` is for the event before."""
         try:
             while True:
-                event = self._execution.next()
-                step = self._following.take(event)
+                event = self._execution.next(answer)
+                answer = None
+                self._following.take(event)
                 if isinstance(event, kind):
-                    return step
+                    return event
         except StopIteration:
             self._following.leave("")
             return None

@@ -43,15 +43,16 @@ def flag(name: str) -> str:
 
 def flags(options: Mapping[str, Any]) -> list[str]:
     """Options as command-line flags: ``admin_port=0`` as ``--admin-port 0``; ``True`` as the flag alone; ``None`` and
-    ``False`` as nothing.
+    ``False`` as nothing; a list as the flag once for each.
     """
     words: list[str] = []
     for name, value in options.items():
-        if value is None or value is False:
-            continue
-        words.append(flag(name))
-        if value is not True:
-            words.append(str(value))
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if one is None or one is False:
+                continue
+            words.append(flag(name))
+            if one is not True:
+                words.append(str(one))
     return words
 
 

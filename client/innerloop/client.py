@@ -21,8 +21,9 @@ from innerloop._core.following import OnStep
 from innerloop._core.options import ConnectOptions
 from innerloop._core.policies import Seen
 from innerloop._core.sessions import OpenOptions
-from innerloop._core.tasks import TaskLike
+from innerloop._core.tasks import ParameterLike, TaskLike
 from innerloop._handles import ActStream, Adaptation, EvaluationRun, TrainingRun
+from innerloop._supervised import SupervisedSession
 from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop.types import (
@@ -114,6 +115,46 @@ class Client:
         """One task family."""
         return self._run(tasks.family(name))
 
+    def define_family(
+        self,
+        name: str,
+        env_id: str,
+        parameters: Mapping[str, ParameterLike],
+        *,
+        horizon: int,
+        apply: str = "arguments",
+        episodes_per_trial: int = 1,
+    ) -> Family:
+        """Make a family of an environment that is registered with Gymnasium where the server runs.
+
+        It is durable, runs on actors, and is yours. The same definition again answers the family that is there.
+
+        Args:
+            name: of the family, 1 to 63 characters of [a-z0-9-].
+            env_id: the environment's id. The server's operator must have allowed it (``innerloop serve --allow-env``).
+            parameters: name of each hidden parameter -> (low, high), drawn uniformly from between the two (numbers, or
+                arrays of one shape); n for 0 to n - 1; or a space.
+            horizon: steps after which an episode is truncated.
+            apply: ``arguments`` of the environment's constructor, or ``attributes`` of the environment.
+            episodes_per_trial: episodes in a task's lifetime.
+
+        Raises:
+            PermissionDenied: the environment is not allowed.
+            AlreadyExists: the name is taken.
+            InvalidRequest: no family can be made of it; says why.
+        """
+        return self._run(
+            tasks.define_family(
+                name, env_id, parameters, apply=apply, horizon=horizon, episodes_per_trial=episodes_per_trial
+            )
+        )
+
+    def delete_family(self, name: str) -> None:
+        """Forget a family that was defined, one of your own unless you are an operator. Refused while a learner is
+        bound to it.
+        """
+        self._run(tasks.delete_family(name))
+
     def sample_tasks(
         self,
         family: str,
@@ -123,6 +164,7 @@ class Client:
         start_index: int = 0,
         *,
         generator: str = "",
+        training: str = "",
     ) -> list[Task]:
         """Tasks of one of a family's streams: the same (split, seed, index) is always the same task.
 
@@ -132,11 +174,19 @@ class Client:
             seed: of the stream.
             count: how many, 1 to 1000.
             start_index: place of the first one in the stream.
-            generator: what draws them; empty: uniform.
+            generator: what draws them: ``uniform`` (when empty); ``grid``, an even cover for evaluation; ``replay``,
+                ``goal-gan``, ``paired``: what the training would run next (split ``train``).
+            training: the one whose generator is asked, for the last three.
         """
         return self._run(
             tasks.sample_tasks(
-                family, split=split, seed=seed, count=count, start_index=start_index, generator=generator
+                family,
+                split=split,
+                seed=seed,
+                count=count,
+                start_index=start_index,
+                generator=generator,
+                training=training,
             )
         )
 
@@ -272,6 +322,50 @@ class Client:
         )
         return self._adaptation(self._run(program))
 
+    def supervised(
+        self,
+        learner: str,
+        *,
+        budget: Budget | None = None,
+        steps: int | None = None,
+        episodes: int | None = None,
+        seconds: float | None = None,
+        target_return: float | None = None,
+        lease_seconds: float | None = None,
+        request_id: str = "",
+        on_step: OnStep | None = None,
+        progress: bool | None = None,
+        wait: bool | None = None,
+    ) -> SupervisedSession:
+        """Open a session of a supervised learner, to which you bring labelled examples::
+
+            with client.supervised("digits") as session:
+                session.adapt(examples, labels, steps=5)
+                print(session.predict(others))
+                policy = session.policy()
+
+        Args:
+            learner: as in :meth:`adapt`.
+            budget: as in :meth:`adapt`, and so are its parts; without any, the session goes on until you end it.
+            steps: budget of adaptation steps.
+            episodes: budget of examples.
+            seconds: budget of computing seconds.
+            target_return: ends when the accuracy, or minus the mean squared error, of a step's examples reaches it.
+            lease_seconds: as in :meth:`adapt`.
+            request_id: as in :meth:`adapt`.
+            on_step: called with every step.
+            progress: as in :meth:`adapt`.
+            wait: as in :meth:`adapt`.
+        """
+        options = OpenOptions(
+            budget=OpenOptions.budgeted(budget, steps, episodes, seconds, target_return),
+            lease_seconds=lease_seconds,
+            request_id=request_id,
+        )
+        program = setup.supervised(learner, options, self._manners(wait), on_step=on_step, progress=progress)
+        following, ready = self._run(program)
+        return SupervisedSession(self, self._execute(ready), following)
+
     def resume(
         self,
         session: str,
@@ -402,6 +496,7 @@ class Client:
         updates: int = 0,
         simulator: str = "",
         continue_from: str = "",
+        generator: str = "",
         request_id: str = "",
     ) -> TrainingRun:
         """Start a training in the background of the server.
@@ -415,6 +510,8 @@ class Client:
             updates: of the outer loop; 0: as the configuration says.
             simulator: ``batch`` or ``actors``; empty: the family's default.
             continue_from: a revision to start from; empty: fresh meta-parameters.
+            generator: what proposes the tasks: ``uniform`` (when empty), ``grid``, ``replay``, ``goal-gan`` or
+                ``paired``.
             request_id: starting again with the same id comes back to the same training.
         """
         program = learners.start_training(
@@ -426,6 +523,7 @@ class Client:
             updates=updates,
             simulator=simulator,
             continue_from=continue_from,
+            generator=generator,
             request_id=request_id,
         )
         return TrainingRun(self, self._run(program))

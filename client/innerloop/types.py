@@ -25,9 +25,33 @@ class Reference:
     name: str
     """``oracle``, ``memoryless``, ``no-move``, ..."""
     value: float
-    """Mean undiscounted return of an episode."""
+    """Mean undiscounted return."""
     source: str
     """A formula, or the manifest of a training."""
+    unit: str = "episode"
+    """What ``value`` is summed over: an ``episode``, or a ``trial``, all episodes of a task's lifetime."""
+
+
+@dataclass(frozen=True)
+class FamilyOption:
+    """What can be chosen about a family, and how this one is: ``bernoulli-bandit.arms-10`` has 10 for ``arms``."""
+
+    name: str
+    value: str
+    default_value: str
+    """What the family of the plain name has."""
+
+
+@dataclass(frozen=True)
+class FamilyDefinition:
+    """Where a family that ``define_family`` made comes from."""
+
+    env_id: str
+    """The environment's id with Gymnasium."""
+    apply: str
+    """How parameters reach it: ``arguments`` or ``attributes``."""
+    owner: str
+    create_time: datetime | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,18 @@ class Family:
     """The extra to install when the family lacks a dependency; empty when nothing is missing."""
     broken_reason: str
     """Why it cannot be used; empty for a working one."""
+    options: tuple[FamilyOption, ...] = ()
+    """In the order in which the name says them."""
+    splits_share_tasks: bool = False
+    """There are so few tasks that train, validation and test meet the same ones."""
+    supervision: str = ""
+    """``classification`` or ``regression``; empty where tasks are learned from rewards."""
+    feedback_size: int = 0
+    """Numbers in the feedback of one step of a supervised family."""
+    missing_extra_command: str = ""
+    """What installs ``missing_extra``."""
+    definition: FamilyDefinition | None = None
+    """Of a family that somebody defined; ``None`` for an installed one."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +171,10 @@ class Step:
     post_return: float | None
     """Mean return of the episodes sampled after it (simulated sessions alone)."""
     loss: float
-    """The inner surrogate loss before the update."""
+    """The inner loss before the update: a surrogate of the return, or the cross-entropy or mean squared error of
+    labelled examples."""
     kl: float
-    """From the policy before to the one after, in nats."""
+    """From the policy before to the one after, in nats; 0 in regression."""
     entropy: float
     """Of the policy before, in nats."""
     guarded: bool
@@ -254,6 +291,8 @@ class Training:
     simulator: str
     error: str
     create_time: datetime | None
+    generator: str = "uniform"
+    """What proposes the tasks."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +327,9 @@ class Score:
     gap_closed: float | None
     """Share of the gap between the memoryless and the oracle reference; ``None`` where there is none."""
     create_time: datetime | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured on the same episodes: ``success``, ``accuracy``, ``cross_entropy`` (nats), ``mse``,
+    ``r2``; only those that the family knows."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from innerloop_server.adaptation.process import EngineSettings
 from innerloop_server.errors import PreconditionFailed, Unavailable
 from innerloop_server.evaluation.runner import EvaluationRunner
 from innerloop_server.service.adaptation import AdaptationServicer
+from innerloop_server.service.definitions import FamilyDefiner
 from innerloop_server.service.evaluation import EvaluationServicer
 from innerloop_server.service.learners import LearnerServicer
 from innerloop_server.service.occupancy import OccupancyGauges
@@ -27,9 +28,11 @@ from innerloop_server.service.server import Server
 from innerloop_server.service.tasks import TaskServicer
 from innerloop_server.settings import Settings
 from innerloop_server.store.store import Store
+from innerloop_server.tasks.defined import Definitions
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.training.intake import TrainerSettings
 from innerloop_server.training.promotion import validator
+from innerloop_server.training.proposals import TrainingProposals
 from innerloop_server.training.supervisor import TrainingSupervisor
 from innerloop_server.training.zoo import install_zoo
 
@@ -51,8 +54,12 @@ class App:
             PreconditionFailed: the data directory cannot be used, another server has it, or a later version wrote it.
         """
         self.settings = settings
-        self.registry = load_registry()
-        for name, reason in self.registry.broken.items():
+        definitions = Definitions(settings.data_dir.absolute() / "families", settings.allowed_environments)
+        # the one thing that the engine, its actors and trainers are told by the environment: they load families
+        # themselves, and whoever starts one of them inherits it
+        os.environ.update(definitions.to_environment())
+        self.registry = load_registry(definitions=definitions)
+        for name, reason in self.registry.reasons().items():
             log.warning("family broken", family=name, reason=reason)
         self.store = _open_store(settings)
         install_zoo(self.store, self.registry)
@@ -82,7 +89,12 @@ class App:
         self.server = Server(
             settings,
             [
-                TaskServicer(self.registry, settings.limits),
+                TaskServicer(
+                    self.registry,
+                    settings.limits,
+                    FamilyDefiner(self.registry, self.store, Permissions.of(settings), settings.limits),
+                    TrainingProposals(self.store),
+                ),
                 AdaptationServicer(self.hub, self.store, self.registry, settings, version("innerloop")),
                 PolicyServicer(self.store, settings.limits),
                 EvaluationServicer(self.evaluations, self.store, self.registry, settings.limits),
@@ -103,7 +115,7 @@ class App:
             "serving",
             address=self.address,
             device=self.engine.device,
-            families=len(self.registry.families),
+            families=len(self.registry.names()),
             data_dir=str(self.settings.data_dir),
         )
 

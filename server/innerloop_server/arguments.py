@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--lease-seconds", type=float, default=default.lease_seconds, help="default lease of a session")
     add("--heartbeat-seconds", type=float, default=default.heartbeat_seconds, help="silence before a heartbeat")
     add("--drain-seconds", type=float, default=default.drain_seconds, help="how long streams may go on after SIGTERM")
+    add(
+        "--allow-env",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a Gymnasium environment that clients may define families of, such as CartPole-v1 or 'ALE/*'; repeatable",
+    )
     add("--tls-cert", type=Path, default=None, help="PEM certificate chain")
     add("--tls-key", type=Path, default=None, help="PEM private key")
     add("--tls-client-ca", type=Path, default=None, help="clients must show a certificate that this CA signed")
@@ -88,6 +95,9 @@ def _settings(args: argparse.Namespace) -> Settings:
     for name in ("actors", "actor_slots", "device_rows"):
         if getattr(args, name) < (0 if name == "actors" else 1):
             raise InvalidField(f"--{name.replace('_', '-')}", f"{getattr(args, name)} is too small")
+    for pattern in args.allow_env:
+        if not pattern or any(character.isspace() or character == "," for character in pattern):
+            raise InvalidField("--allow-env", f"{pattern!r} is no id of Gymnasium's; give one, and repeat the option")
     tokens, operators = _tokens(args.tokens_file) if args.tokens_file else ({}, ())
     return Settings(
         data_dir=Path(args.data_dir).expanduser(),
@@ -105,6 +115,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         drain_seconds=args.drain_seconds,
         tokens=tokens,
         operators=operators,
+        allowed_environments=tuple(args.allow_env),
         tls=Tls(args.tls_cert, args.tls_key, args.tls_client_ca) if args.tls_cert else None,
         insecure=args.insecure,
         log_format=args.log_format,

@@ -33,6 +33,24 @@ class Simulator(enum.StrEnum):
     """Environment-actor processes, each holding many Gymnasium environments."""
 
 
+class Supervision(enum.StrEnum):
+    """What a supervised family's feedback is. Its episodes are one step: an example in, a prediction out."""
+
+    CLASSIFICATION = "classification"
+    """The action is a label (Discrete), the feedback the right one, the reward 1 where they agree."""
+    REGRESSION = "regression"
+    """The action is a prediction (Box), the feedback its target, the reward minus the mean squared error over the
+    target's dimensions."""
+
+
+class ReturnUnit(enum.StrEnum):
+    """What a return was summed over."""
+
+    EPISODE = "episode"
+    TRIAL = "trial"
+    """All episodes of a task's lifetime."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One member of a family."""
@@ -65,7 +83,8 @@ class Experience(Generic[ArrayT]):
     rewards: ArrayT
     """[B, N, T] float32."""
     log_probs: ArrayT
-    """[B, N, T] float32: log-probability of each action under the policy that took it."""
+    """[B, N, T] float32: log-probability of each action under the policy that took it; in classification, of the
+    right label."""
     lengths: ArrayT
     """[B, N] int64: steps in each episode; 0 for a padded episode."""
     bootstrap: ArrayT
@@ -75,6 +94,11 @@ class Experience(Generic[ArrayT]):
     """[B, N, *O] float32: what was seen after the last step; zero where ``bootstrap`` is False."""
     time_offset: ArrayT
     """[B, N] int64: the step of the task's episode at which this segment began; 0 for a whole episode."""
+    feedback: ArrayT
+    """[B, N, T, F] float32: the right answers of a supervised family (F = 1: the label, as a number; else the target);
+    F = 0 where there is no supervision."""
+    success: ArrayT
+    """[B, N] bool: the environment said ``success`` at some step; False where a family knows no success."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,8 @@ class LearnerSpec:
     """What the value baseline is regressed on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The method's own settings as JSON values; each method documents and checks its own."""
+    supervision: Supervision | None = None
+    """Of a supervised family."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +179,9 @@ class Score:
     high: float
     """95 % bootstrap interval of the mean, over tasks."""
     standard_error: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, each a mean over the tasks: ``success`` (share of episodes), ``accuracy``,
+    ``cross_entropy`` (nats), ``mse``; and ``r2``, of all tasks at once. Only those that the family knows."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +191,11 @@ class Reference:
     name: str
     """``oracle``, ``memoryless``, ``no-move``, ``random``, ..."""
     value: float
+    """Mean undiscounted return."""
     source: str
     """Where it comes from: a formula, or the manifest of a training."""
+    unit: ReturnUnit = ReturnUnit.EPISODE
+    """What ``value`` is summed over."""
 
 
 __all__ = [
@@ -175,10 +207,12 @@ __all__ = [
     "Features",
     "LearnerSpec",
     "Reference",
+    "ReturnUnit",
     "Score",
     "SessionState",
     "Simulator",
     "Space",
     "Split",
+    "Supervision",
     "Task",
 ]

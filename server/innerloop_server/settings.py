@@ -18,6 +18,8 @@ class Limits:
     """Act requests waiting for the engine."""
     evaluations_per_owner: int = 4
     """Unfinished evaluations."""
+    families_per_owner: int = 100
+    """Families that were defined over the wire."""
     trainings_per_owner: int = 4
     """Trainings that run or wait for their turn."""
     steps: int = 10_000
@@ -77,6 +79,8 @@ class Settings:
     """Bearer token -> principal. Empty: no tokens; everybody on loopback is ``local``."""
     operators: tuple[str, ...] = ()
     """Principals that may train, promote and roll back learners of others. Without tokens ``local`` is one."""
+    allowed_environments: tuple[str, ...] = ()
+    """Gymnasium ids, with wildcards, that clients may make families of (``tasks.definition.is_allowed``)."""
     tls: Tls | None = None
     insecure: bool = False
     """Serve another address than loopback without TLS and tokens."""

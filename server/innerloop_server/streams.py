@@ -32,6 +32,13 @@ class Purpose(enum.IntEnum):
     """Everything else the outer loop draws."""
     EVALUATION_SESSION = 12
     """Seeds of the sessions of an evaluation."""
+    DYNAMICS = 13
+    """What the environments draw in the steps of an adaptation step's episodes."""
+    EVALUATION_DYNAMICS = 14
+    GENERATOR = 15
+    """What a task generator draws."""
+    REFERENCE = 16
+    """What simulating a reference strategy draws: its tasks, their noise and its own choices."""
 
 
 def stream(seed: int, purpose: Purpose, *counters: int) -> np.random.Generator:

@@ -9,11 +9,10 @@ import grpc.aio
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # contract_support
-from contract_support import dialled, serving
+from contract_support import dialled, serving, task_servicer
 
 from innerloop_server.service.policies import PolicyServicer
 from innerloop_server.service.server import Server
-from innerloop_server.service.tasks import TaskServicer
 from innerloop_server.settings import Settings
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.registry import Registry, load_registry
@@ -38,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def servicers(registry: Registry, store: Store, settings: Settings) -> Sequence[object]:
-    return [TaskServicer(registry, settings.limits), PolicyServicer(store, settings.limits)]
+    return [task_servicer(registry, store, settings), PolicyServicer(store, settings.limits)]
 
 
 @pytest.fixture

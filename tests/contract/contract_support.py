@@ -26,12 +26,16 @@ from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.learners.registry import build
 from innerloop_server.service.adaptation import AdaptationServicer
 from innerloop_server.service.convert.arrays import array_to_pb
+from innerloop_server.service.definitions import FamilyDefiner
+from innerloop_server.service.permissions import Permissions
 from innerloop_server.service.server import Server
+from innerloop_server.service.tasks import TaskServicer
 from innerloop_server.settings import Settings
 from innerloop_server.store.ids import new_id
 from innerloop_server.store.records import PolicyRecord
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.registry import Registry
+from innerloop_server.training.proposals import TrainingProposals
 from innerloop_server.training.specs import spec_for
 
 
@@ -52,6 +56,12 @@ def teach(store: Store, registry: Registry, family: str, name: str, *, promoted:
     store.add_revision(name, safetensors.torch.save(build(spec).initial_meta(0)), {})
     if promoted:
         store.promote(name, 1)
+
+
+def task_servicer(registry: Registry, store: Store, settings: Settings) -> TaskServicer:
+    """TaskService as a server has it."""
+    definer = FamilyDefiner(registry, store, Permissions.of(settings), settings.limits)
+    return TaskServicer(registry, settings.limits, definer, TrainingProposals(store))
 
 
 @asynccontextmanager

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import pytest_asyncio
 import structlog.testing
-from contract_support import a_policy, adapting, array, call, dialled, keep, serving, teach, told
+from contract_support import a_policy, adapting, array, call, dialled, keep, serving, task_servicer, teach, told
 from google.protobuf.message import Message
 
 from innerloop.v1 import adaptation_pb2, array_pb2, policy_pb2, task_pb2
 from innerloop_server.service.policies import PolicyServicer
-from innerloop_server.service.tasks import TaskServicer
 from innerloop_server.settings import Settings
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.registry import Registry
@@ -87,7 +86,7 @@ TASK_CASES = [
     Case(f"{TASKS}/SampleTasks", sample(count=-5), INVALID, "count", "give 1 to 1000"),
     Case(f"{TASKS}/SampleTasks", sample(count=2**31 - 1), INVALID, "count", "give 1 to 1000"),
     Case(f"{TASKS}/SampleTasks", sample(count=2, start_index=2**64 - 1), INVALID, "start_index", "give 0 to"),
-    Case(f"{TASKS}/SampleTasks", sample(generator="magic"), INVALID, "generator", "give uniform"),
+    Case(f"{TASKS}/SampleTasks", sample(generator="magic"), INVALID, "generator", "use one of uniform"),
     Case(
         f"{TASKS}/SampleTasks",
         sample(family="families/broken-family"),
@@ -95,6 +94,31 @@ TASK_CASES = [
         None,
         "no module named nowhere",
     ),
+    Case(
+        f"{TASKS}/GetFamily",
+        task_pb2.GetFamilyRequest(name="families/bernoulli-bandit.arms-1"),
+        INVALID,
+        "name",
+        "options.arms: 1 is out of range",
+    ),
+    Case(f"{TASKS}/SampleTasks", sample(family="families/bernoulli-bandit.arms"), INVALID, "family", "is no option"),
+    Case(
+        f"{TASKS}/SampleTasks",
+        sample(family="families/bernoulli-bandit.legs-2"),
+        INVALID,
+        "family",
+        "options.legs: unknown; bernoulli-bandit has arms, pulls",
+    ),
+    Case(
+        f"{TASKS}/GetTask",
+        task_pb2.GetTaskRequest(name="families/bernoulli-bandit.arms-1/tasks/test-0-0"),
+        INVALID,
+        "name",
+        "options.arms: 1 is out of range",
+    ),
+    *names(f"{TASKS}/DeleteFamily", task_pb2.DeleteFamilyRequest, "name", "write families/FAMILY", "families"),
+    *names(f"{TASKS}/DefineFamily", task_pb2.DefineFamilyRequest, "name", "write families/FAMILY", "families"),
+    Case(f"{TASKS}/DeleteFamily", task_pb2.DeleteFamilyRequest(name="families/none"), MISSING, None, "does not exist"),
     Case(f"{TASKS}/GetTask", task_pb2.GetTaskRequest(), INVALID, "name", "SPLIT-SEED-INDEX"),
     *(
         Case(f"{TASKS}/GetTask", task_pb2.GetTaskRequest(name=name), INVALID, "name", advice)
@@ -320,7 +344,7 @@ async def channel(settings: Settings, store: Store, registry: Registry) -> Async
     teach(store, registry, "navigation-2d", "navigation-2d-maml")
     teach(store, registry, "navigation-2d", "untrained", promoted=False)
     async with adapting(settings, store, registry) as sessions:
-        servicers = [TaskServicer(registry, settings.limits), PolicyServicer(store, settings.limits), sessions]
+        servicers = [task_servicer(registry, store, settings), PolicyServicer(store, settings.limits), sessions]
         async with serving(settings, servicers) as server, dialled(server) as opened:
             yield opened
 

@@ -118,7 +118,7 @@ OBSERVES: list[tuple[adaptation_pb2.AdaptRequest, str, str]] = [
         "has shape [2]; send [1, 2]",
     ),
     (observe(trial_end=array([0], np.int64)), "observe.trial_end", "is int64; send bool"),
-    (observe(feedback=array([0.0])), "observe.feedback", "maml takes no labels"),
+    (observe(feedback=array([0.0])), "observe.feedback", "takes no labels"),
 ]
 EXPERIENCES: list[tuple[adaptation_pb2.AdaptRequest, str, str]] = [
     (experience(raw_actions=None), "experience.raw_actions", "has no episodes"),
@@ -137,7 +137,7 @@ EXPERIENCES: list[tuple[adaptation_pb2.AdaptRequest, str, str]] = [
     (experience(truncated=flags(True)), "experience.final_observations", "the observation after the last step"),
     (experience(log_probs=array([[0.0, 0.0]])), "experience.log_probs", "send [1, 3]"),
     (experience(log_probs=array([[0.0, -np.inf, 0.0]])), "experience.log_probs", "not finite"),
-    (experience(feedback=array([0.0])), "experience.feedback", "maml takes no labels"),
+    (experience(feedback=array([0.0])), "experience.feedback", "takes no labels"),
 ]
 MOMENTS: list[tuple[adaptation_pb2.AdaptRequest, str, str]] = [
     (request(3, advance={}), "SEQUENCE_GAP", "sequence 3 came, 2 was expected"),

@@ -54,6 +54,7 @@ def test_the_limits_are_those_of_the_settings():
         f"| {limits.steps:,} and {limits.episodes:,} |",
         f"| episodes a step | {limits.episodes_per_step:,} |",
         f"| active sessions of one principal | {limits.sessions_per_owner:,} |",
+        f"| families that one principal has defined | {limits.families_per_owner} |",
         f"| open streams, all callers | {limits.streams} |",
     ):
         assert phrase in table

@@ -20,7 +20,7 @@ from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.families.cartpole_dynamics import CartPoleDynamics
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.generators.generator import Feedback
+from innerloop_server.tasks.generators.generator import Feedback, Proposal
 from innerloop_server.tasks.generators.uniform import UniformGenerator
 from innerloop_server.training import outer_loop
 from innerloop_server.training.collect import Collect, batch_collector
@@ -90,8 +90,8 @@ def test_the_generator_is_asked_told_and_remembered() -> None:
         def initial(self) -> Arrays:
             return {"reports": np.asarray(0)}
 
-        def propose(self, state: Arrays, n: int) -> tuple[tuple[Task, ...], Arrays]:
-            return (Task(family.name, {"goal": np.array([0.3, -0.2])}),) * n, state
+        def propose(self, state: Arrays, n: int) -> tuple[Proposal, Arrays]:
+            return Proposal.to_learn([Task(family.name, {"goal": np.array([0.3, -0.2])})] * n), state
 
         def report(self, state: Arrays, feedback: Sequence[Feedback]) -> Arrays:
             self.heard.append(feedback)

@@ -83,3 +83,11 @@ def test_what_cannot_be_is_said_in_one_line(
     said = refused(capsys, *argv)
     assert says in said
     assert said.startswith("innerloop serve: ")
+
+
+def test_environments_that_clients_may_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse([]).settings.allowed_environments == ()
+    words = ["--allow-env", "CartPole-v1", "--allow-env", "ale_py:ALE/*"]
+    assert parse(words).settings.allowed_environments == ("CartPole-v1", "ale_py:ALE/*")
+    for wrong in ("", "A-v1,B-v1", "A-v1 B-v1"):
+        assert "repeat the option" in refused(capsys, "--allow-env", wrong)

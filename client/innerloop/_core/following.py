@@ -53,6 +53,15 @@ class Following:
             raise SessionEnded("the session was never opened")
         return self.protocol.opened
 
+    def require_open(self) -> None:
+        """Refuse to go on with a session that cannot.
+
+        Raises:
+            SessionEnded: it has ended, or was left.
+        """
+        if self.protocol.ended or self.left:
+            raise SessionEnded(f"{self} and takes nothing more", end_reason=self.left)
+
     def adapted(self) -> Adapted:
         """How the session ended.
 

@@ -11,7 +11,7 @@ from innerloop._core.backoff import Backoff
 from innerloop._core.calls import PAGE, call, fresh_request_id, pages
 from innerloop._core.codec import enum_from_word, struct_to_pb
 from innerloop._core.commands import Emit, Program, Receive, Rpc, Sleep, Start, Stop
-from innerloop._core.names import learner_of, resource, short
+from innerloop._core.names import default_learner, learner_of, resource, short
 from innerloop.errors import NotFound, TrainingFailed, Unavailable
 from innerloop.types import Learner, Revision, Training, TrainingMetrics
 from innerloop.v1 import learner_pb2 as pb
@@ -58,14 +58,14 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
         NotFound: no such learner, and no learner of a family of that name; says what there is instead.
     """
     if name.startswith("families/"):
-        name = f"{name.removeprefix('families/')}-{DEFAULT_METHOD}"
+        name = default_learner(short(name), DEFAULT_METHOD)
     full = resource("learners", name)
     try:
         return full, (yield from _get(learner_of(full)))
     except NotFound as error:
         if learner_of(full) != full:  # a revision's name is no family's
             raise (yield from _nobody(full, error)) from None
-        of_family = f"{full}-{DEFAULT_METHOD}"
+        of_family = resource("learners", default_learner(short(full), DEFAULT_METHOD))
         try:
             return of_family, (yield from _get(of_family))
         except NotFound:
@@ -112,6 +112,7 @@ def start_training(
     updates: int,
     simulator: str,
     continue_from: str,
+    generator: str,
     request_id: str,
 ) -> Program[Training]:
     """Start an outer loop."""
@@ -125,6 +126,7 @@ def start_training(
         simulator=enum_from_word(task_pb2.Simulator, simulator, "simulator"),  # type: ignore[arg-type]
         continue_from=resource("learners", continue_from) if continue_from else "",
         request_id=request_id or fresh_request_id(),
+        generator=generator,
     )
     return call(START_TRAINING, request, lambda response: reading.training(response.training))
 
@@ -205,9 +207,10 @@ def _nobody(full: str, error: NotFound) -> Program[NotFound]:
     known = yield from learners("")
     names = [short(x.name) for x in known]
     families = [short(x.name) for x in (yield from tasks.families())]
-    if name in families:
+    if name.partition(".")[0] in families:
         others = [short(x.name) for x in known if short(x.family) == name]
-        advice = f"family {name} has no learner {name}-{DEFAULT_METHOD}; it has {', '.join(others)}"
+        usual = default_learner(name, DEFAULT_METHOD)
+        advice = f"family {name} has no learner {usual}; it has {', '.join(others)}"
         message = advice if others else _untrained(name)
     else:
         there_are = f"there are {', '.join(names)}" if names else "there are no learners yet"

@@ -24,6 +24,7 @@ _NOT_RETRIED = (
     ("LearnerService", "RollBackLearner"),
     ("PolicyService", "ActStream"),
     ("PolicyService", "DeletePolicy"),
+    ("TaskService", "DeleteFamily"),
 )
 _SERVICES = ("TaskService", "AdaptationService", "PolicyService", "EvaluationService", "LearnerService")
 

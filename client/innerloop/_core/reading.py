@@ -12,6 +12,8 @@ from innerloop.types import (
     Evaluation,
     EvaluationPlan,
     Family,
+    FamilyDefinition,
+    FamilyOption,
     Learner,
     Opened,
     PolicyInfo,
@@ -43,12 +45,18 @@ def family(m: task_pb2.Family) -> Family:
         references=tuple(reference(r) for r in m.references),
         missing_extra=m.missing_extra,
         broken_reason=m.broken_reason,
+        options=tuple(FamilyOption(o.name, o.value, o.default_value) for o in m.options),
+        splits_share_tasks=m.splits_share_tasks,
+        supervision=word_from_enum(task_pb2.Supervision, m.supervision),
+        feedback_size=m.feedback_size,
+        missing_extra_command=m.missing_extra_command,
+        definition=_definition(m.definition) if m.HasField("definition") else None,
     )
 
 
 def reference(m: task_pb2.Reference) -> Reference:
     """A number that a score is read against."""
-    return Reference(m.name, m.value, m.source)
+    return Reference(m.name, m.value, m.source, word_from_enum(task_pb2.ReturnUnit, m.unit) or "episode")
 
 
 def task(m: task_pb2.Task) -> Task:
@@ -224,6 +232,7 @@ def training(m: learner_pb2.Training) -> Training:
         simulator=word_from_enum(task_pb2.Simulator, m.simulator),
         error=m.error,
         create_time=time_from_pb(m, "create_time"),
+        generator=m.generator or "uniform",
     )
 
 
@@ -252,6 +261,7 @@ def score(m: evaluation_pb2.Score) -> Score:
         simulator=word_from_enum(task_pb2.Simulator, m.simulator),
         gap_closed=m.gap_closed if m.HasField("gap_closed") else None,
         create_time=time_from_pb(m, "create_time"),
+        metrics=dict(sorted(m.metrics.items())),
     )
 
 
@@ -281,6 +291,15 @@ def evaluation(m: evaluation_pb2.Evaluation) -> Evaluation:
         references=tuple(reference(r) for r in m.references),
         create_time=time_from_pb(m, "create_time"),
         end_time=time_from_pb(m, "end_time"),
+    )
+
+
+def _definition(m: task_pb2.FamilyDefinition) -> FamilyDefinition:
+    return FamilyDefinition(
+        env_id=m.env_id,
+        apply=word_from_enum(task_pb2.Apply, m.apply),
+        owner=m.owner,
+        create_time=time_from_pb(m, "create_time"),
     )
 
 

@@ -105,6 +105,16 @@ def open_client_owned(
     return message
 
 
+def open_supervised(name: str, bound: Learner, options: OpenOptions, version: str) -> pb.Open:
+    """The message that opens a session whose client brings labelled examples: it steps when asked, with no end in sight
+    unless a budget says one.
+    """
+    message = _open(name, options, version)
+    message.client_environment.observation_space.CopyFrom(space_to_pb(bound.observation_space))
+    message.client_environment.action_space.CopyFrom(space_to_pb(bound.action_space))
+    return message
+
+
 def _open(learner: str, options: OpenOptions, version: str) -> pb.Open:
     budget = options.budget
     lease: Duration | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from innerloop._core import conversation, sessions
+from innerloop._core import conversation, learners, lessons, sessions
 from innerloop._core.commands import Program
 from innerloop._core.conversation import Manners
 from innerloop._core.environments import check_environment, rows_of, spaces_of
@@ -59,6 +59,17 @@ def client_owned(
     following = Following(protocol, progress_for(progress, _steps(message)), on_step)
     talk = conversation.talk_with(protocol, rows, local=options.policy_in_steps, seed=options.seed)
     return following, conversation.hold(protocol, talk, manners)
+
+
+def supervised(
+    learner: str, options: OpenOptions, manners: Manners, *, on_step: OnStep | None, progress: bool | None
+) -> Program[Ready]:
+    """A session whose caller brings labelled examples."""
+    name, bound = yield from learners.resolve(learner)
+    message = sessions.open_supervised(name, bound, options, __version__)
+    protocol = SessionProtocol(open=message, version=__version__)
+    following = Following(protocol, progress_for(progress, _steps(message)), on_step)
+    return following, conversation.hold(protocol, lessons.converse(protocol), manners)
 
 
 def resumed(

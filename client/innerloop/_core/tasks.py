@@ -9,16 +9,24 @@ import numpy as np
 
 from innerloop._core import reading
 from innerloop._core.calls import PAGE, call, pages
-from innerloop._core.codec import array_to_pb, enum_from_word
+from innerloop._core.codec import array_to_pb, enum_from_word, space_to_pb
 from innerloop._core.commands import Program, Rpc
 from innerloop._core.names import resource
+from innerloop.arrays import Box, Discrete, Space
 from innerloop.types import Family, Task
+from innerloop.v1 import array_pb2
 from innerloop.v1 import task_pb2 as pb
 
 LIST_FAMILIES = Rpc("TaskService", "ListFamilies")
 GET_FAMILY = Rpc("TaskService", "GetFamily")
 SAMPLE_TASKS = Rpc("TaskService", "SampleTasks")
 GET_TASK = Rpc("TaskService", "GetTask")
+
+DEFINE_FAMILY = Rpc("TaskService", "DefineFamily")
+DELETE_FAMILY = Rpc("TaskService", "DeleteFamily")
+
+ParameterLike = Space | int | tuple[Any, Any]
+"""What a parameter is drawn from: a space; n for 0 to n - 1; or (low, high), numbers or arrays of one shape."""
 
 TaskLike = Task | str | Mapping[str, Any]
 """A task, its name, or the parameters of one in the learner's family."""
@@ -39,8 +47,34 @@ def family(name: str) -> Program[Family]:
     return call(GET_FAMILY, request, lambda response: reading.family(response.family))
 
 
+def define_family(
+    name: str,
+    env_id: str,
+    parameters: Mapping[str, ParameterLike],
+    *,
+    apply: str,
+    horizon: int,
+    episodes_per_trial: int,
+) -> Program[Family]:
+    """Make a family of an environment that is registered where the server runs."""
+    request = pb.DefineFamilyRequest(
+        name=resource("families", name),
+        env_id=env_id,
+        parameters={key: _parameter_space(key, value) for key, value in parameters.items()},
+        apply=enum_from_word(pb.Apply, apply, "apply"),  # type: ignore[arg-type]
+        horizon=horizon,
+        episodes_per_trial=episodes_per_trial,
+    )
+    return call(DEFINE_FAMILY, request, lambda response: reading.family(response.family))
+
+
+def delete_family(name: str) -> Program[None]:
+    """Forget a family that was defined."""
+    return call(DELETE_FAMILY, pb.DeleteFamilyRequest(name=resource("families", name)), lambda _: None)
+
+
 def sample_tasks(
-    family: str, *, split: str, seed: int, count: int, start_index: int, generator: str
+    family: str, *, split: str, seed: int, count: int, start_index: int, generator: str, training: str
 ) -> Program[list[Task]]:
     """Tasks of one of a family's streams."""
     request = pb.SampleTasksRequest(
@@ -50,6 +84,7 @@ def sample_tasks(
         count=count,
         start_index=start_index,
         generator=generator,
+        training=resource("trainings", training) if training else "",
     )
     return call(SAMPLE_TASKS, request, lambda response: list(map(reading.task, response.tasks)))
 
@@ -75,6 +110,17 @@ def task_to_pb(task: TaskLike, family: str) -> pb.Task:
     return pb.Task(
         family=resource("families", given), parameters={k: array_to_pb(_number(v)) for k, v in parameters.items()}
     )
+
+
+def _parameter_space(name: str, value: ParameterLike) -> array_pb2.Space:
+    if isinstance(value, Box | Discrete):
+        return space_to_pb(value)
+    if isinstance(value, tuple) and len(value) == 2:
+        low, high = np.broadcast_arrays(*(np.asarray(side, np.float64) for side in value))
+        return array_pb2.Space(box=array_pb2.BoxSpace(shape=low.shape, low=low.ravel(), high=high.ravel()))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return space_to_pb(Discrete(value))
+    raise TypeError(f"parameter {name}: give a space, a number of values, or (low, high), not {value!r}")
 
 
 def _number(value: Any) -> Any:

@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from innerloop.aio._client import Client, connect
 from innerloop.aio._handles import ActStream, Adaptation, EvaluationRun, TrainingRun
+from innerloop.aio._supervised import SupervisedSession
 
-__all__ = ["ActStream", "Adaptation", "Client", "EvaluationRun", "TrainingRun", "connect"]
+__all__ = ["ActStream", "Adaptation", "Client", "EvaluationRun", "SupervisedSession", "TrainingRun", "connect"]

@@ -15,9 +15,10 @@ from innerloop._core.following import OnStep
 from innerloop._core.options import ConnectOptions
 from innerloop._core.policies import Seen
 from innerloop._core.sessions import OpenOptions
-from innerloop._core.tasks import TaskLike
+from innerloop._core.tasks import ParameterLike, TaskLike
 from innerloop.aio._driver import Execution, Transport
 from innerloop.aio._handles import ActStream, Adaptation, EvaluationRun, TrainingRun
+from innerloop.aio._supervised import SupervisedSession
 from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop.types import (
@@ -91,6 +92,30 @@ class Client:
         """One task family."""
         return await self._run(tasks.family(name))
 
+    async def define_family(
+        self,
+        name: str,
+        env_id: str,
+        parameters: Mapping[str, ParameterLike],
+        *,
+        horizon: int,
+        apply: str = "arguments",
+        episodes_per_trial: int = 1,
+    ) -> Family:
+        """Make a family of an environment that is registered with Gymnasium where the server runs.
+
+        Arguments and errors as in :meth:`innerloop.Client.define_family`.
+        """
+        return await self._run(
+            tasks.define_family(
+                name, env_id, parameters, apply=apply, horizon=horizon, episodes_per_trial=episodes_per_trial
+            )
+        )
+
+    async def delete_family(self, name: str) -> None:
+        """Forget a family that was defined; see :meth:`innerloop.Client.delete_family`."""
+        await self._run(tasks.delete_family(name))
+
     async def sample_tasks(
         self,
         family: str,
@@ -100,6 +125,7 @@ class Client:
         start_index: int = 0,
         *,
         generator: str = "",
+        training: str = "",
     ) -> list[Task]:
         """Tasks of one of a family's streams: the same (split, seed, index) is always the same task.
 
@@ -107,7 +133,13 @@ class Client:
         """
         return await self._run(
             tasks.sample_tasks(
-                family, split=split, seed=seed, count=count, start_index=start_index, generator=generator
+                family,
+                split=split,
+                seed=seed,
+                count=count,
+                start_index=start_index,
+                generator=generator,
+                training=training,
             )
         )
 
@@ -202,6 +234,36 @@ class Client:
             progress=progress,
         )
         return await self._adaptation(await self._run(program))
+
+    async def supervised(
+        self,
+        learner: str,
+        *,
+        budget: Budget | None = None,
+        steps: int | None = None,
+        episodes: int | None = None,
+        seconds: float | None = None,
+        target_return: float | None = None,
+        lease_seconds: float | None = None,
+        request_id: str = "",
+        on_step: OnStep | None = None,
+        progress: bool | None = None,
+        wait: bool | None = None,
+    ) -> SupervisedSession:
+        """Open a session of a supervised learner, to which you bring labelled examples.
+
+        Arguments as in :meth:`innerloop.Client.supervised`.
+        """
+        options = OpenOptions(
+            budget=OpenOptions.budgeted(budget, steps, episodes, seconds, target_return),
+            lease_seconds=lease_seconds,
+            request_id=request_id,
+        )
+        program = setup.supervised(learner, options, self._manners(wait), on_step=on_step, progress=progress)
+        following, ready = await self._run(program)
+        session = SupervisedSession(self, self._execute(ready), following)
+        await session._begin()
+        return session
 
     async def resume(
         self,
@@ -321,6 +383,7 @@ class Client:
         updates: int = 0,
         simulator: str = "",
         continue_from: str = "",
+        generator: str = "",
         request_id: str = "",
     ) -> TrainingRun:
         """Start a training in the background of the server.
@@ -336,6 +399,7 @@ class Client:
             updates=updates,
             simulator=simulator,
             continue_from=continue_from,
+            generator=generator,
             request_id=request_id,
         )
         return TrainingRun(self, await self._run(program))

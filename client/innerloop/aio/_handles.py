@@ -107,13 +107,15 @@ class Adaptation(AsyncIterator[Step]):
     async def _begin(self) -> None:
         await self._until(Opened)
 
-    async def _until(self, kind: type[Step] | type[Opened]) -> Any:
+    async def _until(self, kind: type[Any], answer: Any = None) -> Any:
+        """The next event of a kind, ``None`` at the end; ``answer`` is for the event before."""
         try:
             while True:
-                event = await self._execution.next()
-                step = self._following.take(event)
+                event = await self._execution.next(answer)
+                answer = None
+                self._following.take(event)
                 if isinstance(event, kind):
-                    return step
+                    return event
         except StopAsyncIteration:
             self._following.leave("")
             return None

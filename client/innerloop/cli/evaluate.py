@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -48,7 +49,7 @@ def evaluate(connection: Connection, learner: str, simulator: str | None, **plan
         out.value(done)
         return
     out.say(f"{done.name}: {done.plan.learner} on {done.plan.tasks} {done.plan.split} tasks")
-    out.table(COLUMNS, [_row(score) for score in done.scores], droppable=DROPPABLE)
+    _table(out, done.scores)
     for reference in done.references:
         out.say(f"{reference.name}: {reference.value:.2f} ({reference.source})")
 
@@ -66,8 +67,7 @@ def scores(connection: Connection, family: str, learner: str, k: int | None) -> 
     if out.as_json:
         out.value(found)
         return
-    rows = [(short(s.revision), s.split, *_row(s)) for s in found]
-    out.table(("revision", "split", *COLUMNS), rows, empty="no scores yet", droppable=DROPPABLE)
+    _table(out, found, ("revision", "split"), lambda score: (short(score.revision), score.split), empty="no scores yet")
 
 
 def _follow(run: EvaluationRun, out: Output) -> None:
@@ -78,6 +78,28 @@ def _follow(run: EvaluationRun, out: Output) -> None:
         bar = bars.add_task(run.name, total=None)
         for evaluation in run.follow():
             bars.update(bar, total=evaluation.units_total, completed=evaluation.units_done)
+
+
+def _table(
+    out: Output,
+    found: Sequence[Score],
+    columns: tuple[str, ...] = (),
+    more: Callable[[Score], tuple[Any, ...]] = lambda _: (),
+    *,
+    empty: str = "",
+) -> None:
+    """Scores, each metric that any of them has in a column of its own.
+
+    Args:
+        out: where to.
+        found: the scores.
+        columns: what stands before the numbers.
+        more: what stands in those columns.
+        empty: what to say when there are none.
+    """
+    metrics = sorted({name for score in found for name in score.metrics})
+    rows = [(*more(score), *_row(score), *(score.metrics.get(name) for name in metrics)) for score in found]
+    out.table((*columns, *COLUMNS, *metrics), rows, empty=empty, droppable=DROPPABLE)
 
 
 def _row(score: Score) -> tuple[Any, ...]:

@@ -99,6 +99,21 @@ def wrapped(text: str, *, err: bool = False) -> str:
     return "\n".join(part for line in lines for part in line)
 
 
+def hanging(label: str, text: str, indent: int) -> str:
+    """``label`` and ``text`` broken between words where they go to a terminal, lines after the first indented."""
+    if not sys.stdout.isatty():
+        return label + text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=label,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def to_json(value: Any) -> Any:
     """A value of ``innerloop.types`` as JSON values. Infinite numbers, which JSON has not, as text."""
     match value:

@@ -22,6 +22,9 @@ from innerloop.cli.connection import default_data_dir
 @click.option("--tls-key", type=click.Path(exists=True), help="PEM file of its key.")
 @click.option("--tls-client-ca", type=click.Path(exists=True), help="Clients must show a certificate signed by it.")
 @click.option("--tokens-file", type=click.Path(exists=True), help='TOML: who may come, [tokens] token = "principal".')
+@click.option(
+    "--allow-env", multiple=True, metavar="ID", help="Clients may define families of it, such as CartPole-v1."
+)
 @click.option("--insecure", is_flag=True, help="Serve another address without TLS and tokens.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How to log.")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[MORE OPTIONS]")

@@ -32,6 +32,13 @@ from innerloop.client import Client, TrainingRun
 @click.option("--seed", default=0, show_default=True, help="Seed of all that the training draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
 @click.option("--continue-from", default="", help="A revision to start from. [default: fresh meta-parameters]")
+@click.option(
+    "--generator",
+    type=click.Choice(["uniform", "grid", "replay", "goal-gan", "paired"]),
+    default="uniform",
+    show_default=True,
+    help="What proposes the tasks.",
+)
 @click.option("--detach", is_flag=True, help="Start it and leave; `innerloop trainings` shows how it goes.")
 @connected
 def train(

@@ -305,12 +305,12 @@ class Open(_message.Message):
     """What runs the episodes of a simulated session."""
     episodes_per_step: _builtins.int
     """Episodes of each adaptation step. Simulated: how many are sampled; 0 means as many as in training, and at least 20
-    unless the guard is turned off. Client-owned: the step is taken when so many are complete; 0 means on `advance`
+    unless the guard is off; of supervised learners, how many examples the session learns from. Client-owned: the step is taken when so many are complete; 0 means on `advance`
     alone.
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a
-    step, off below.
+    step, off below, and off for supervised learners, which refuse it.
     """
     policy_in_steps: _builtins.bool
     """Each `step` carries the portable policy file, so that the client can act by itself."""
@@ -484,7 +484,10 @@ class Observe(_message.Message):
 
     @_builtins.property
     def feedback(self) -> _array_pb2.Array:
-        """Labels, for supervised tasks; refused by learners that take none."""
+        """[R, F] the right answers of supervised tasks (F = 1: the label; else the target), read and required in rows where
+        `terminated` is set: each answers the question that its row showed before, and completes that example. Rows where
+        `terminated` is not set forget the question that they showed. Refused by learners that take none.
+        """
 
     def __init__(
         self,
@@ -560,7 +563,9 @@ class Experience(_message.Message):
 
     @_builtins.property
     def feedback(self) -> _array_pb2.Array:
-        """Labels, for supervised tasks; refused by learners that take none."""
+        """[N, 1, F] the right answers of supervised tasks (F = 1: the label, 0 to n - 1; else the target), where they are
+        required; with them, nothing but `observations` [N, 1, ...] and `step` is read. Refused by learners that take none.
+        """
 
     def __init__(
         self,
@@ -767,19 +772,25 @@ class Step(_message.Message):
     pre_return: _builtins.float
     """Mean return of the episodes that the update was computed from."""
     post_return: _builtins.float
-    """Mean return of the episodes sampled after the update (simulated sessions alone)."""
+    """Mean return of the episodes sampled after the update (simulated sessions alone); of supervised learners, on the same
+    examples.
+    """
     loss: _builtins.float
-    """The inner surrogate loss before the update."""
+    """The inner loss before the update: a surrogate of the return; of supervised learners the cross-entropy in nats, or the
+    mean squared error, of the step's examples.
+    """
     kl: _builtins.float
-    """KL divergence of the policy before from the one after the update, in nats, mean over the steps of its episodes."""
+    """KL divergence of the policy before from the one after the update, in nats, mean over the steps of its episodes. 0 in
+    regression, whose predictions are points.
+    """
     entropy: _builtins.float
-    """Entropy of the policy before the update, in nats, mean over the steps of its episodes."""
+    """Entropy of the policy before the update, in nats, mean over the steps of its episodes. 0 in regression."""
     guarded: _builtins.bool
     """The update made the sampled return fall and was taken back: the state is the best one again, the rate is halved."""
     rate_scale: _builtins.float
     """What the inner rates are multiplied by in the next update: 1, 0.5, 0.25, ..."""
     episodes: _builtins.int
-    """Episodes that this step used up."""
+    """Episodes that this step used up. A simulated session of a supervised learner draws all of its examples in step 1."""
     total_episodes: _builtins.int
     """Episodes of the session so far."""
     compute_seconds: _builtins.float

@@ -63,6 +63,13 @@ class AdaptationServiceStub:
     allowed where log-probabilities are known (always for `observe`), and corrected by the likelihood ratio; more gets
     FAILED_PRECONDITION (STALE_STEP) naming both numbers.
 
+    Supervised learners (`Family.supervision`) learn from labelled examples instead of returns. An example is an episode
+    of one step: what is observed is the question, the action a prediction, `feedback` the right answer. The server
+    computes predictions and rewards itself (1 for the right label, else 0; minus the mean squared error of a target),
+    so `pre_return` is the accuracy or the negative error of the policy before the step on the step's own examples. A
+    simulated session draws its examples once and learns from the same ones in every step. They need not be on-policy:
+    any `step` that was taken may be named.
+
     Cancelling or losing the stream frees what the session held on the device and in actors at once, and does not end
     the session. Only `finish`, its budget, CancelSession or the end of its lease do.
 
@@ -128,6 +135,13 @@ class AdaptationServiceAsyncStub(AdaptationServiceStub):
     On-policy. `observe` and `experience` carry the number of the step whose state chose the actions. A lag of one is
     allowed where log-probabilities are known (always for `observe`), and corrected by the likelihood ratio; more gets
     FAILED_PRECONDITION (STALE_STEP) naming both numbers.
+
+    Supervised learners (`Family.supervision`) learn from labelled examples instead of returns. An example is an episode
+    of one step: what is observed is the question, the action a prediction, `feedback` the right answer. The server
+    computes predictions and rewards itself (1 for the right label, else 0; minus the mean squared error of a target),
+    so `pre_return` is the accuracy or the negative error of the policy before the step on the step's own examples. A
+    simulated session draws its examples once and learns from the same ones in every step. They need not be on-policy:
+    any `step` that was taken may be named.
 
     Cancelling or losing the stream frees what the session held on the device and in actors at once, and does not end
     the session. Only `finish`, its budget, CancelSession or the end of its lease do.
@@ -197,6 +211,13 @@ class AdaptationServiceServicer(metaclass=_abc_1.ABCMeta):
         On-policy. `observe` and `experience` carry the number of the step whose state chose the actions. A lag of one is
         allowed where log-probabilities are known (always for `observe`), and corrected by the likelihood ratio; more gets
         FAILED_PRECONDITION (STALE_STEP) naming both numbers.
+
+        Supervised learners (`Family.supervision`) learn from labelled examples instead of returns. An example is an episode
+        of one step: what is observed is the question, the action a prediction, `feedback` the right answer. The server
+        computes predictions and rewards itself (1 for the right label, else 0; minus the mean squared error of a target),
+        so `pre_return` is the accuracy or the negative error of the policy before the step on the step's own examples. A
+        simulated session draws its examples once and learns from the same ones in every step. They need not be on-policy:
+        any `step` that was taken may be named.
 
         Cancelling or losing the stream frees what the session held on the device and in actors at once, and does not end
         the session. Only `finish`, its budget, CancelSession or the end of its lease do.

@@ -89,7 +89,7 @@ class EvaluationPlan(_message.Message):
     seed: _builtins.int
     """Seed of all else that is drawn. The same plan and seeds give the same scores."""
     guard: _builtins.bool
-    """Whether sessions guard themselves. Unset: on from 20 episodes a step."""
+    """Whether sessions guard themselves. Unset: on from 20 episodes a step; supervised learners never do."""
     greedy: _builtins.bool
     """Scores the mode of the policy instead of its samples. Adaptation samples in any case."""
     simulator: _task_pb2.Simulator.ValueType
@@ -138,6 +138,26 @@ class Score(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EVALUATION_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
@@ -155,6 +175,7 @@ class Score(_message.Message):
     SIMULATOR_FIELD_NUMBER: _builtins.int
     GAP_CLOSED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """Resource name of the evaluation that measured it."""
     family: _builtins.str
@@ -186,10 +207,20 @@ class Score(_message.Message):
     simulator: _task_pb2.Simulator.ValueType
     """What ran the episodes."""
     gap_closed: _builtins.float
-    """Share of the gap between the memoryless and the oracle reference that is closed; unset where there is none."""
+    """Share of the gap between the memoryless and the oracle reference that is closed; unset where there is none, or where
+    they are sums over whole trials, which is not what was scored.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was measured."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What else was measured on the same episodes, by name, as far as the family knows it. `success`: the share of
+        episodes. Classification: `accuracy`, `cross_entropy` (nats). Regression: `mse`; `r2`, which is 1 - SSE / SST, both
+        summed over all tasks, SST around each task's own mean. All but `r2` are means over the tasks of means over their
+        episodes.
+        """
 
     def __init__(
         self,
@@ -211,10 +242,11 @@ class Score(_message.Message):
         simulator: _task_pb2.Simulator.ValueType = ...,
         gap_closed: _builtins.float | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "create_time", b"create_time", "gap_closed", b"gap_closed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "create_time", b"create_time", "episodes", b"episodes", "evaluation", b"evaluation", "family", b"family", "gap_closed", b"gap_closed", "greedy", b"greedy", "guard", b"guard", "high", b"high", "interquartile_mean", b"interquartile_mean", "k", b"k", "low", b"low", "mean", b"mean", "revision", b"revision", "simulator", b"simulator", "split", b"split", "standard_error", b"standard_error", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "create_time", b"create_time", "episodes", b"episodes", "evaluation", b"evaluation", "family", b"family", "gap_closed", b"gap_closed", "greedy", b"greedy", "guard", b"guard", "high", b"high", "interquartile_mean", b"interquartile_mean", "k", b"k", "low", b"low", "mean", b"mean", "metrics", b"metrics", "revision", b"revision", "simulator", b"simulator", "split", b"split", "standard_error", b"standard_error", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gap_closed: _TypeAlias = _typing.Literal["gap_closed"]  # noqa: Y015
     _WhichOneofArgType__gap_closed: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed"]  # noqa: Y015

@@ -186,6 +186,7 @@ class Training(_message.Message):
     SIMULATOR_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: trainings/{training}."""
     learner: _builtins.str
@@ -202,6 +203,8 @@ class Training(_message.Message):
     """What runs the episodes."""
     error: _builtins.str
     """Why it failed."""
+    generator: _builtins.str
+    """What proposes the tasks."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was started."""
@@ -218,10 +221,11 @@ class Training(_message.Message):
         simulator: _task_pb2.Simulator.ValueType = ...,
         error: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        generator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "learner", b"learner", "name", b"name", "seed", b"seed", "simulator", b"simulator", "state", b"state", "update", b"update", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "generator", b"generator", "learner", b"learner", "name", b"name", "seed", b"seed", "simulator", b"simulator", "state", b"state", "update", b"update", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,6 +546,7 @@ class StartTrainingRequest(_message.Message):
     SIMULATOR_FIELD_NUMBER: _builtins.int
     CONTINUE_FROM_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GENERATOR_FIELD_NUMBER: _builtins.int
     learner: _builtins.str
     """Resource name of a learner, learners/{id} with id of 1 to 63 characters of [a-z0-9-]. A learner that exists is
     trained on from its newest revision's meta-parameters only if `continue_from` names it; else from a fresh start.
@@ -561,6 +566,8 @@ class StartTrainingRequest(_message.Message):
     """Resource name of the revision to start from; empty: fresh meta-parameters."""
     request_id: _builtins.str
     """The client's own id for this request, as in Open.request_id."""
+    generator: _builtins.str
+    """What proposes the tasks: uniform (when empty), grid, replay, goal-gan or paired."""
     @_builtins.property
     def settings(self) -> _struct_pb2.Struct:
         """Settings that differ from the method's configuration for this family. An unknown one is refused by name."""
@@ -577,10 +584,11 @@ class StartTrainingRequest(_message.Message):
         simulator: _task_pb2.Simulator.ValueType = ...,
         continue_from: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        generator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_from", b"continue_from", "family", b"family", "learner", b"learner", "method", b"method", "request_id", b"request_id", "seed", b"seed", "settings", b"settings", "simulator", b"simulator", "updates", b"updates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_from", b"continue_from", "family", b"family", "generator", b"generator", "learner", b"learner", "method", b"method", "request_id", b"request_id", "seed", b"seed", "settings", b"settings", "simulator", b"simulator", "updates", b"updates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

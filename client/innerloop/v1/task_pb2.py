@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from innerloop.v1 import array_pb2 as innerloop_dot_v1_dot_array__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17innerloop/v1/task.proto\x12\x0cinnerloop.v1\x1a\x18innerloop/v1/array.proto\"\xeb\x03\n\x06\x46\x61mily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12.\n\x11observation_space\x18\x04 \x01(\x0b\x32\x13.innerloop.v1.Space\x12)\n\x0c\x61\x63tion_space\x18\x05 \x01(\x0b\x32\x13.innerloop.v1.Space\x12\x41\n\x0fparameter_space\x18\x06 \x03(\x0b\x32(.innerloop.v1.Family.ParameterSpaceEntry\x12\x0f\n\x07horizon\x18\x07 \x01(\x03\x12\x1a\n\x12\x65pisodes_per_trial\x18\x08 \x01(\x03\x12\x10\n\x08\x64iscount\x18\t \x01(\x01\x12+\n\nsimulators\x18\n \x03(\x0e\x32\x17.innerloop.v1.Simulator\x12+\n\nreferences\x18\x0b \x03(\x0b\x32\x17.innerloop.v1.Reference\x12\x15\n\rmissing_extra\x18\x0c \x01(\t\x12\x15\n\rbroken_reason\x18\r \x01(\t\x1aJ\n\x13ParameterSpaceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.innerloop.v1.Space:\x02\x38\x01\"8\n\tReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06source\x18\x03 \x01(\t\"\xe5\x01\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x36\n\nparameters\x18\x03 \x03(\x0b\x32\".innerloop.v1.Task.ParametersEntry\x12\"\n\x05split\x18\x04 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x1a\x46\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.innerloop.v1.Array:\x02\x38\x01\"<\n\x13ListFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListFamiliesResponse\x12&\n\x08\x66\x61milies\x18\x01 \x03(\x0b\x32\x14.innerloop.v1.Family\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetFamilyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11GetFamilyResponse\x12$\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.Family\"\x8d\x01\n\x12SampleTasksRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\"\n\x05split\x18\x02 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\x12\x13\n\x0bstart_index\x18\x05 \x01(\x04\x12\x11\n\tgenerator\x18\x06 \x01(\t\"8\n\x13SampleTasksResponse\x12!\n\x05tasks\x18\x01 \x03(\x0b\x32\x12.innerloop.v1.Task\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0fGetTaskResponse\x12 \n\x04task\x18\x01 \x01(\x0b\x32\x12.innerloop.v1.Task*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*Q\n\tSimulator\x12\x19\n\x15SIMULATOR_UNSPECIFIED\x10\x00\x12\x13\n\x0fSIMULATOR_BATCH\x10\x01\x12\x14\n\x10SIMULATOR_ACTORS\x10\x02\x32\xce\x02\n\x0bTaskService\x12U\n\x0cListFamilies\x12!.innerloop.v1.ListFamiliesRequest\x1a\".innerloop.v1.ListFamiliesResponse\x12L\n\tGetFamily\x12\x1e.innerloop.v1.GetFamilyRequest\x1a\x1f.innerloop.v1.GetFamilyResponse\x12R\n\x0bSampleTasks\x12 .innerloop.v1.SampleTasksRequest\x1a!.innerloop.v1.SampleTasksResponse\x12\x46\n\x07GetTask\x12\x1c.innerloop.v1.GetTaskRequest\x1a\x1d.innerloop.v1.GetTaskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17innerloop/v1/task.proto\x12\x0cinnerloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18innerloop/v1/array.proto\"\xce\x05\n\x06\x46\x61mily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12.\n\x11observation_space\x18\x04 \x01(\x0b\x32\x13.innerloop.v1.Space\x12)\n\x0c\x61\x63tion_space\x18\x05 \x01(\x0b\x32\x13.innerloop.v1.Space\x12\x41\n\x0fparameter_space\x18\x06 \x03(\x0b\x32(.innerloop.v1.Family.ParameterSpaceEntry\x12\x0f\n\x07horizon\x18\x07 \x01(\x03\x12\x1a\n\x12\x65pisodes_per_trial\x18\x08 \x01(\x03\x12\x10\n\x08\x64iscount\x18\t \x01(\x01\x12+\n\nsimulators\x18\n \x03(\x0e\x32\x17.innerloop.v1.Simulator\x12+\n\nreferences\x18\x0b \x03(\x0b\x32\x17.innerloop.v1.Reference\x12\x15\n\rmissing_extra\x18\x0c \x01(\t\x12\x15\n\rbroken_reason\x18\r \x01(\t\x12+\n\x07options\x18\x0e \x03(\x0b\x32\x1a.innerloop.v1.FamilyOption\x12\x1a\n\x12splits_share_tasks\x18\x0f \x01(\x08\x12.\n\x0bsupervision\x18\x10 \x01(\x0e\x32\x19.innerloop.v1.Supervision\x12\x15\n\rfeedback_size\x18\x11 \x01(\x03\x12\x1d\n\x15missing_extra_command\x18\x12 \x01(\t\x12\x32\n\ndefinition\x18\x13 \x01(\x0b\x32\x1e.innerloop.v1.FamilyDefinition\x1aJ\n\x13ParameterSpaceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.innerloop.v1.Space:\x02\x38\x01\"B\n\x0c\x46\x61milyOption\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x15\n\rdefault_value\x18\x03 \x01(\t\"\x86\x01\n\x10\x46\x61milyDefinition\x12\x0e\n\x06\x65nv_id\x18\x01 \x01(\t\x12\"\n\x05\x61pply\x18\x02 \x01(\x0e\x32\x13.innerloop.v1.Apply\x12\r\n\x05owner\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\tReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x0e\n\x06source\x18\x03 \x01(\t\x12&\n\x04unit\x18\x04 \x01(\x0e\x32\x18.innerloop.v1.ReturnUnit\"\xe5\x01\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x36\n\nparameters\x18\x03 \x03(\x0b\x32\".innerloop.v1.Task.ParametersEntry\x12\"\n\x05split\x18\x04 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\r\n\x05index\x18\x06 \x01(\x04\x1a\x46\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.innerloop.v1.Array:\x02\x38\x01\"<\n\x13ListFamiliesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x14ListFamiliesResponse\x12&\n\x08\x66\x61milies\x18\x01 \x03(\x0b\x32\x14.innerloop.v1.Family\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetFamilyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x11GetFamilyResponse\x12$\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.Family\"\x9f\x01\n\x12SampleTasksRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\"\n\x05split\x18\x02 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x05\x12\x13\n\x0bstart_index\x18\x05 \x01(\x04\x12\x11\n\tgenerator\x18\x06 \x01(\t\x12\x10\n\x08training\x18\x07 \x01(\t\"8\n\x13SampleTasksResponse\x12!\n\x05tasks\x18\x01 \x03(\x0b\x32\x12.innerloop.v1.Task\"\x1e\n\x0eGetTaskRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x0fGetTaskResponse\x12 \n\x04task\x18\x01 \x01(\x0b\x32\x12.innerloop.v1.Task\"\x93\x02\n\x13\x44\x65\x66ineFamilyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65nv_id\x18\x02 \x01(\t\x12\x45\n\nparameters\x18\x03 \x03(\x0b\x32\x31.innerloop.v1.DefineFamilyRequest.ParametersEntry\x12\"\n\x05\x61pply\x18\x04 \x01(\x0e\x32\x13.innerloop.v1.Apply\x12\x0f\n\x07horizon\x18\x05 \x01(\x03\x12\x1a\n\x12\x65pisodes_per_trial\x18\x06 \x01(\x03\x1a\x46\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.innerloop.v1.Space:\x02\x38\x01\"<\n\x14\x44\x65\x66ineFamilyResponse\x12$\n\x06\x66\x61mily\x18\x01 \x01(\x0b\x32\x14.innerloop.v1.Family\"#\n\x13\x44\x65leteFamilyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteFamilyResponse*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03*Q\n\tSimulator\x12\x19\n\x15SIMULATOR_UNSPECIFIED\x10\x00\x12\x13\n\x0fSIMULATOR_BATCH\x10\x01\x12\x14\n\x10SIMULATOR_ACTORS\x10\x02*f\n\x0bSupervision\x12\x1b\n\x17SUPERVISION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSUPERVISION_CLASSIFICATION\x10\x01\x12\x1a\n\x16SUPERVISION_REGRESSION\x10\x02*Y\n\nReturnUnit\x12\x1b\n\x17RETURN_UNIT_UNSPECIFIED\x10\x00\x12\x17\n\x13RETURN_UNIT_EPISODE\x10\x01\x12\x15\n\x11RETURN_UNIT_TRIAL\x10\x02*I\n\x05\x41pply\x12\x15\n\x11\x41PPLY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41PPLY_ARGUMENTS\x10\x01\x12\x14\n\x10\x41PPLY_ATTRIBUTES\x10\x02\x32\xfc\x03\n\x0bTaskService\x12U\n\x0cListFamilies\x12!.innerloop.v1.ListFamiliesRequest\x1a\".innerloop.v1.ListFamiliesResponse\x12L\n\tGetFamily\x12\x1e.innerloop.v1.GetFamilyRequest\x1a\x1f.innerloop.v1.GetFamilyResponse\x12R\n\x0bSampleTasks\x12 .innerloop.v1.SampleTasksRequest\x1a!.innerloop.v1.SampleTasksResponse\x12\x46\n\x07GetTask\x12\x1c.innerloop.v1.GetTaskRequest\x1a\x1d.innerloop.v1.GetTaskResponse\x12U\n\x0c\x44\x65\x66ineFamily\x12!.innerloop.v1.DefineFamilyRequest\x1a\".innerloop.v1.DefineFamilyResponse\x12U\n\x0c\x44\x65leteFamily\x12!.innerloop.v1.DeleteFamilyRequest\x1a\".innerloop.v1.DeleteFamilyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,36 +37,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAMILY_PARAMETERSPACEENTRY']._serialized_options = b'8\001'
   _globals['_TASK_PARAMETERSENTRY']._loaded_options = None
   _globals['_TASK_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_SPLIT']._serialized_start=1382
-  _globals['_SPLIT']._serialized_end=1467
-  _globals['_SIMULATOR']._serialized_start=1469
-  _globals['_SIMULATOR']._serialized_end=1550
-  _globals['_FAMILY']._serialized_start=68
-  _globals['_FAMILY']._serialized_end=559
-  _globals['_FAMILY_PARAMETERSPACEENTRY']._serialized_start=485
-  _globals['_FAMILY_PARAMETERSPACEENTRY']._serialized_end=559
-  _globals['_REFERENCE']._serialized_start=561
-  _globals['_REFERENCE']._serialized_end=617
-  _globals['_TASK']._serialized_start=620
-  _globals['_TASK']._serialized_end=849
-  _globals['_TASK_PARAMETERSENTRY']._serialized_start=779
-  _globals['_TASK_PARAMETERSENTRY']._serialized_end=849
-  _globals['_LISTFAMILIESREQUEST']._serialized_start=851
-  _globals['_LISTFAMILIESREQUEST']._serialized_end=911
-  _globals['_LISTFAMILIESRESPONSE']._serialized_start=913
-  _globals['_LISTFAMILIESRESPONSE']._serialized_end=1000
-  _globals['_GETFAMILYREQUEST']._serialized_start=1002
-  _globals['_GETFAMILYREQUEST']._serialized_end=1034
-  _globals['_GETFAMILYRESPONSE']._serialized_start=1036
-  _globals['_GETFAMILYRESPONSE']._serialized_end=1093
-  _globals['_SAMPLETASKSREQUEST']._serialized_start=1096
-  _globals['_SAMPLETASKSREQUEST']._serialized_end=1237
-  _globals['_SAMPLETASKSRESPONSE']._serialized_start=1239
-  _globals['_SAMPLETASKSRESPONSE']._serialized_end=1295
-  _globals['_GETTASKREQUEST']._serialized_start=1297
-  _globals['_GETTASKREQUEST']._serialized_end=1327
-  _globals['_GETTASKRESPONSE']._serialized_start=1329
-  _globals['_GETTASKRESPONSE']._serialized_end=1380
-  _globals['_TASKSERVICE']._serialized_start=1553
-  _globals['_TASKSERVICE']._serialized_end=1887
+  _globals['_DEFINEFAMILYREQUEST_PARAMETERSENTRY']._loaded_options = None
+  _globals['_DEFINEFAMILYREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SPLIT']._serialized_start=2306
+  _globals['_SPLIT']._serialized_end=2391
+  _globals['_SIMULATOR']._serialized_start=2393
+  _globals['_SIMULATOR']._serialized_end=2474
+  _globals['_SUPERVISION']._serialized_start=2476
+  _globals['_SUPERVISION']._serialized_end=2578
+  _globals['_RETURNUNIT']._serialized_start=2580
+  _globals['_RETURNUNIT']._serialized_end=2669
+  _globals['_APPLY']._serialized_start=2671
+  _globals['_APPLY']._serialized_end=2744
+  _globals['_FAMILY']._serialized_start=101
+  _globals['_FAMILY']._serialized_end=819
+  _globals['_FAMILY_PARAMETERSPACEENTRY']._serialized_start=745
+  _globals['_FAMILY_PARAMETERSPACEENTRY']._serialized_end=819
+  _globals['_FAMILYOPTION']._serialized_start=821
+  _globals['_FAMILYOPTION']._serialized_end=887
+  _globals['_FAMILYDEFINITION']._serialized_start=890
+  _globals['_FAMILYDEFINITION']._serialized_end=1024
+  _globals['_REFERENCE']._serialized_start=1026
+  _globals['_REFERENCE']._serialized_end=1122
+  _globals['_TASK']._serialized_start=1125
+  _globals['_TASK']._serialized_end=1354
+  _globals['_TASK_PARAMETERSENTRY']._serialized_start=1284
+  _globals['_TASK_PARAMETERSENTRY']._serialized_end=1354
+  _globals['_LISTFAMILIESREQUEST']._serialized_start=1356
+  _globals['_LISTFAMILIESREQUEST']._serialized_end=1416
+  _globals['_LISTFAMILIESRESPONSE']._serialized_start=1418
+  _globals['_LISTFAMILIESRESPONSE']._serialized_end=1505
+  _globals['_GETFAMILYREQUEST']._serialized_start=1507
+  _globals['_GETFAMILYREQUEST']._serialized_end=1539
+  _globals['_GETFAMILYRESPONSE']._serialized_start=1541
+  _globals['_GETFAMILYRESPONSE']._serialized_end=1598
+  _globals['_SAMPLETASKSREQUEST']._serialized_start=1601
+  _globals['_SAMPLETASKSREQUEST']._serialized_end=1760
+  _globals['_SAMPLETASKSRESPONSE']._serialized_start=1762
+  _globals['_SAMPLETASKSRESPONSE']._serialized_end=1818
+  _globals['_GETTASKREQUEST']._serialized_start=1820
+  _globals['_GETTASKREQUEST']._serialized_end=1850
+  _globals['_GETTASKRESPONSE']._serialized_start=1852
+  _globals['_GETTASKRESPONSE']._serialized_end=1903
+  _globals['_DEFINEFAMILYREQUEST']._serialized_start=1906
+  _globals['_DEFINEFAMILYREQUEST']._serialized_end=2181
+  _globals['_DEFINEFAMILYREQUEST_PARAMETERSENTRY']._serialized_start=2111
+  _globals['_DEFINEFAMILYREQUEST_PARAMETERSENTRY']._serialized_end=2181
+  _globals['_DEFINEFAMILYRESPONSE']._serialized_start=2183
+  _globals['_DEFINEFAMILYRESPONSE']._serialized_end=2243
+  _globals['_DELETEFAMILYREQUEST']._serialized_start=2245
+  _globals['_DELETEFAMILYREQUEST']._serialized_end=2280
+  _globals['_DELETEFAMILYRESPONSE']._serialized_start=2282
+  _globals['_DELETEFAMILYRESPONSE']._serialized_end=2304
+  _globals['_TASKSERVICE']._serialized_start=2747
+  _globals['_TASKSERVICE']._serialized_end=3255
 # @@protoc_insertion_point(module_scope)

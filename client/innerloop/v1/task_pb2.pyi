@@ -6,6 +6,7 @@ Task families and the tasks drawn from them."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from innerloop.v1 import array_pb2 as _array_pb2
@@ -72,6 +73,82 @@ SIMULATOR_ACTORS: Simulator.ValueType  # 2
 """Environment-actor processes that hold Gymnasium environments."""
 Global___Simulator: _TypeAlias = Simulator  # noqa: Y015
 
+class _Supervision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SupervisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Supervision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUPERVISION_UNSPECIFIED: _Supervision.ValueType  # 0
+    """The family is not supervised: its tasks are learned from rewards."""
+    SUPERVISION_CLASSIFICATION: _Supervision.ValueType  # 1
+    """The action is a label, the feedback the right one."""
+    SUPERVISION_REGRESSION: _Supervision.ValueType  # 2
+    """The action is a prediction, the feedback its target."""
+
+class Supervision(_Supervision, metaclass=_SupervisionEnumTypeWrapper):
+    """What a supervised family's feedback is."""
+
+SUPERVISION_UNSPECIFIED: Supervision.ValueType  # 0
+"""The family is not supervised: its tasks are learned from rewards."""
+SUPERVISION_CLASSIFICATION: Supervision.ValueType  # 1
+"""The action is a label, the feedback the right one."""
+SUPERVISION_REGRESSION: Supervision.ValueType  # 2
+"""The action is a prediction, the feedback its target."""
+Global___Supervision: _TypeAlias = Supervision  # noqa: Y015
+
+class _ReturnUnit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReturnUnitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnUnit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RETURN_UNIT_UNSPECIFIED: _ReturnUnit.ValueType  # 0
+    """Not given: taken as an episode."""
+    RETURN_UNIT_EPISODE: _ReturnUnit.ValueType  # 1
+    """One episode."""
+    RETURN_UNIT_TRIAL: _ReturnUnit.ValueType  # 2
+    """All episodes of a trial, a task's lifetime."""
+
+class ReturnUnit(_ReturnUnit, metaclass=_ReturnUnitEnumTypeWrapper):
+    """What a return is summed over."""
+
+RETURN_UNIT_UNSPECIFIED: ReturnUnit.ValueType  # 0
+"""Not given: taken as an episode."""
+RETURN_UNIT_EPISODE: ReturnUnit.ValueType  # 1
+"""One episode."""
+RETURN_UNIT_TRIAL: ReturnUnit.ValueType  # 2
+"""All episodes of a trial, a task's lifetime."""
+Global___ReturnUnit: _TypeAlias = ReturnUnit  # noqa: Y015
+
+class _Apply:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ApplyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Apply.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    APPLY_UNSPECIFIED: _Apply.ValueType  # 0
+    """Not given: refused where a way is needed."""
+    APPLY_ARGUMENTS: _Apply.ValueType  # 1
+    """As keyword arguments of its constructor."""
+    APPLY_ATTRIBUTES: _Apply.ValueType  # 2
+    """As attributes of the unwrapped environment, set before its first reset. What an environment derives from an
+    attribute in its constructor does not follow.
+    """
+
+class Apply(_Apply, metaclass=_ApplyEnumTypeWrapper):
+    """How a task's parameters reach a Gymnasium environment."""
+
+APPLY_UNSPECIFIED: Apply.ValueType  # 0
+"""Not given: refused where a way is needed."""
+APPLY_ARGUMENTS: Apply.ValueType  # 1
+"""As keyword arguments of its constructor."""
+APPLY_ATTRIBUTES: Apply.ValueType  # 2
+"""As attributes of the unwrapped environment, set before its first reset. What an environment derives from an
+attribute in its constructor does not follow.
+"""
+Global___Apply: _TypeAlias = Apply  # noqa: Y015
+
 @_typing.final
 class Family(_message.Message):
     """A distribution of tasks with one observation space, one action space and a parameter space."""
@@ -112,8 +189,16 @@ class Family(_message.Message):
     REFERENCES_FIELD_NUMBER: _builtins.int
     MISSING_EXTRA_FIELD_NUMBER: _builtins.int
     BROKEN_REASON_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    SPLITS_SHARE_TASKS_FIELD_NUMBER: _builtins.int
+    SUPERVISION_FIELD_NUMBER: _builtins.int
+    FEEDBACK_SIZE_FIELD_NUMBER: _builtins.int
+    MISSING_EXTRA_COMMAND_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name: families/{family}."""
+    """Resource name: families/{family}. One with other than default options is families/{family}.{option}-{value}, more
+    of them after further dots.
+    """
     title: _builtins.str
     """One line for a table."""
     description: _builtins.str
@@ -128,6 +213,14 @@ class Family(_message.Message):
     """The extra to install when the family lacks a dependency, such as mujoco; empty when nothing is missing."""
     broken_reason: _builtins.str
     """Why a family that was announced cannot be used; empty for a working one."""
+    splits_share_tasks: _builtins.bool
+    """There are so few tasks that train, validation and test meet the same ones."""
+    supervision: Global___Supervision.ValueType
+    """Set in a supervised family: its episodes are one step, an example in, a prediction out."""
+    feedback_size: _builtins.int
+    """Numbers in the feedback of one step; 0 without supervision."""
+    missing_extra_command: _builtins.str
+    """The command that installs what missing_extra names; empty when nothing is missing."""
     @_builtins.property
     def observation_space(self) -> _array_pb2.Space:
         """What the policy sees; never holds the hidden parameters."""
@@ -148,6 +241,14 @@ class Family(_message.Message):
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
         """What scores are read against: exact numbers of the definition first, then trained bounds."""
 
+    @_builtins.property
+    def options(self) -> _containers.RepeatedCompositeFieldContainer[Global___FamilyOption]:
+        """What can be chosen about it, in the order in which the name says it."""
+
+    @_builtins.property
+    def definition(self) -> Global___FamilyDefinition:
+        """Set in a family that DefineFamily made."""
+
     def __init__(
         self,
         *,
@@ -164,14 +265,86 @@ class Family(_message.Message):
         references: _abc.Iterable[Global___Reference] | None = ...,
         missing_extra: _builtins.str = ...,
         broken_reason: _builtins.str = ...,
+        options: _abc.Iterable[Global___FamilyOption] | None = ...,
+        splits_share_tasks: _builtins.bool = ...,
+        supervision: Global___Supervision.ValueType = ...,
+        feedback_size: _builtins.int = ...,
+        missing_extra_command: _builtins.str = ...,
+        definition: Global___FamilyDefinition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "observation_space", b"observation_space"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "definition", b"definition", "observation_space", b"observation_space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "broken_reason", b"broken_reason", "description", b"description", "discount", b"discount", "episodes_per_trial", b"episodes_per_trial", "horizon", b"horizon", "missing_extra", b"missing_extra", "name", b"name", "observation_space", b"observation_space", "parameter_space", b"parameter_space", "references", b"references", "simulators", b"simulators", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "broken_reason", b"broken_reason", "definition", b"definition", "description", b"description", "discount", b"discount", "episodes_per_trial", b"episodes_per_trial", "feedback_size", b"feedback_size", "horizon", b"horizon", "missing_extra", b"missing_extra", "missing_extra_command", b"missing_extra_command", "name", b"name", "observation_space", b"observation_space", "options", b"options", "parameter_space", b"parameter_space", "references", b"references", "simulators", b"simulators", "splits_share_tasks", b"splits_share_tasks", "supervision", b"supervision", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Family: _TypeAlias = Family  # noqa: Y015
+
+@_typing.final
+class FamilyOption(_message.Message):
+    """What can be chosen about a family."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    DEFAULT_VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, such as arms."""
+    value: _builtins.str
+    """What this family has, as its name says it."""
+    default_value: _builtins.str
+    """What the family of the plain name has."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        default_value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_value", b"default_value", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FamilyOption: _TypeAlias = FamilyOption  # noqa: Y015
+
+@_typing.final
+class FamilyDefinition(_message.Message):
+    """Where a family that DefineFamily made comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENV_ID_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    env_id: _builtins.str
+    """The environment's id with Gymnasium."""
+    apply: Global___Apply.ValueType
+    """How the parameters reach it."""
+    owner: _builtins.str
+    """The principal who defined it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        env_id: _builtins.str = ...,
+        apply: Global___Apply.ValueType = ...,
+        owner: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply", b"apply", "create_time", b"create_time", "env_id", b"env_id", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FamilyDefinition: _TypeAlias = FamilyDefinition  # noqa: Y015
 
 @_typing.final
 class Reference(_message.Message):
@@ -182,22 +355,26 @@ class Reference(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """oracle, memoryless, no-move, ..."""
     value: _builtins.float
-    """Mean undiscounted return of an episode."""
+    """Mean undiscounted return of what unit names."""
     source: _builtins.str
     """Where it comes from: a formula, or the manifest of a training."""
+    unit: Global___ReturnUnit.ValueType
+    """What value is summed over."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         value: _builtins.float = ...,
         source: _builtins.str = ...,
+        unit: Global___ReturnUnit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source", "unit", b"unit", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,6 +559,7 @@ class SampleTasksRequest(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     START_INDEX_FIELD_NUMBER: _builtins.int
     GENERATOR_FIELD_NUMBER: _builtins.int
+    TRAINING_FIELD_NUMBER: _builtins.int
     family: _builtins.str
     """Resource name of the family."""
     split: Global___Split.ValueType
@@ -393,7 +571,15 @@ class SampleTasksRequest(_message.Message):
     start_index: _builtins.int
     """Index of the first one."""
     generator: _builtins.str
-    """What draws them: empty or uniform. The family's page lists what else there is."""
+    """What draws them. Empty or uniform: independently, from the family's own distribution. grid: an even cover of the
+    parameter space, for evaluation. replay, goal-gan, paired: what the training in `training` would run next; they
+    answer tasks of the train stream, and seed and start_index are left out. Only uniform tasks, and those replayed,
+    have a name.
+    """
+    training: _builtins.str
+    """Resource name of the training whose generator is asked, trainings/{training}: for replay, goal-gan and paired alone.
+    FAILED_PRECONDITION (NO_CHECKPOINT) until its first checkpoint.
+    """
     def __init__(
         self,
         *,
@@ -403,10 +589,11 @@ class SampleTasksRequest(_message.Message):
         count: _builtins.int = ...,
         start_index: _builtins.int = ...,
         generator: _builtins.str = ...,
+        training: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "family", b"family", "generator", b"generator", "seed", b"seed", "split", b"split", "start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "family", b"family", "generator", b"generator", "seed", b"seed", "split", b"split", "start_index", b"start_index", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,3 +668,133 @@ class GetTaskResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetTaskResponse: _TypeAlias = GetTaskResponse  # noqa: Y015
+
+@_typing.final
+class DefineFamilyRequest(_message.Message):
+    """Request of DefineFamily."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _array_pb2.Space: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _array_pb2.Space | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENV_ID_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    APPLY_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    EPISODES_PER_TRIAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name it gets: families/{family}, 1 to 63 characters of [a-z0-9-]."""
+    env_id: _builtins.str
+    """The environment's id with Gymnasium, such as CartPole-v1, a module before a colon where one must be imported first."""
+    apply: Global___Apply.ValueType
+    """How they reach the environment; required."""
+    horizon: _builtins.int
+    """Steps after which an episode is truncated: 1 to 100000."""
+    episodes_per_trial: _builtins.int
+    """Episodes in a trial; 0 means 1."""
+    @_builtins.property
+    def parameters(self) -> _containers.MessageMap[_builtins.str, _array_pb2.Space]:
+        """Name of each hidden parameter and what its values are drawn from, uniformly: a box with finite bounds (of no
+        dimensions for a number) or a discrete space.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        env_id: _builtins.str = ...,
+        parameters: _abc.Mapping[_builtins.str, _array_pb2.Space] | None = ...,
+        apply: Global___Apply.ValueType = ...,
+        horizon: _builtins.int = ...,
+        episodes_per_trial: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apply", b"apply", "env_id", b"env_id", "episodes_per_trial", b"episodes_per_trial", "horizon", b"horizon", "name", b"name", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineFamilyRequest: _TypeAlias = DefineFamilyRequest  # noqa: Y015
+
+@_typing.final
+class DefineFamilyResponse(_message.Message):
+    """Response of DefineFamily."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAMILY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def family(self) -> Global___Family:
+        """The family."""
+
+    def __init__(
+        self,
+        *,
+        family: Global___Family | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["family", b"family"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DefineFamilyResponse: _TypeAlias = DefineFamilyResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFamilyRequest(_message.Message):
+    """Request of DeleteFamily."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: families/{family}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFamilyRequest: _TypeAlias = DeleteFamilyRequest  # noqa: Y015
+
+@_typing.final
+class DeleteFamilyResponse(_message.Message):
+    """Response of DeleteFamily."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFamilyResponse: _TypeAlias = DeleteFamilyResponse  # noqa: Y015

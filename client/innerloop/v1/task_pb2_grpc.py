@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TaskServiceStub(object):
-    """Lists and describes task families and draws tasks from them. Open to every principal.
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,20 @@ class TaskServiceStub(object):
                 request_serializer=innerloop_dot_v1_dot_task__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=innerloop_dot_v1_dot_task__pb2.GetTaskResponse.FromString,
                 _registered_method=True)
+        self.DefineFamily = channel.unary_unary(
+                '/innerloop.v1.TaskService/DefineFamily',
+                request_serializer=innerloop_dot_v1_dot_task__pb2.DefineFamilyRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_task__pb2.DefineFamilyResponse.FromString,
+                _registered_method=True)
+        self.DeleteFamily = channel.unary_unary(
+                '/innerloop.v1.TaskService/DeleteFamily',
+                request_serializer=innerloop_dot_v1_dot_task__pb2.DeleteFamilyRequest.SerializeToString,
+                response_deserializer=innerloop_dot_v1_dot_task__pb2.DeleteFamilyResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer(object):
-    """Lists and describes task families and draws tasks from them. Open to every principal.
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more.
     """
 
     def ListFamilies(self, request, context):
@@ -89,6 +99,25 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DefineFamily(self, request, context):
+        """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
+        actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
+        INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
+        (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
+        that is taken. The same definition again, by the same principal, answers the family that is there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteFamily(self, request, context):
+        """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
+        and (FAMILY_IN_USE) while a learner is bound to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +141,16 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     request_deserializer=innerloop_dot_v1_dot_task__pb2.GetTaskRequest.FromString,
                     response_serializer=innerloop_dot_v1_dot_task__pb2.GetTaskResponse.SerializeToString,
             ),
+            'DefineFamily': grpc.unary_unary_rpc_method_handler(
+                    servicer.DefineFamily,
+                    request_deserializer=innerloop_dot_v1_dot_task__pb2.DefineFamilyRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_task__pb2.DefineFamilyResponse.SerializeToString,
+            ),
+            'DeleteFamily': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteFamily,
+                    request_deserializer=innerloop_dot_v1_dot_task__pb2.DeleteFamilyRequest.FromString,
+                    response_serializer=innerloop_dot_v1_dot_task__pb2.DeleteFamilyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'innerloop.v1.TaskService', rpc_method_handlers)
@@ -121,7 +160,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService(object):
-    """Lists and describes task families and draws tasks from them. Open to every principal.
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more.
     """
 
     @staticmethod
@@ -222,6 +261,60 @@ class TaskService(object):
             '/innerloop.v1.TaskService/GetTask',
             innerloop_dot_v1_dot_task__pb2.GetTaskRequest.SerializeToString,
             innerloop_dot_v1_dot_task__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DefineFamily(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.TaskService/DefineFamily',
+            innerloop_dot_v1_dot_task__pb2.DefineFamilyRequest.SerializeToString,
+            innerloop_dot_v1_dot_task__pb2.DefineFamilyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteFamily(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/innerloop.v1.TaskService/DeleteFamily',
+            innerloop_dot_v1_dot_task__pb2.DeleteFamilyRequest.SerializeToString,
+            innerloop_dot_v1_dot_task__pb2.DeleteFamilyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskServiceStub:
-    """Lists and describes task families and draws tasks from them. Open to every principal."""
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,10 +41,21 @@ class TaskServiceStub:
     """Draws tasks. The same (family, split, seed, index) is the same task on every server of the same version."""
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.GetTaskResponse]
     """Gives the task behind a name that SampleTasks answered. Tasks that a caller made up have no name."""
+    DefineFamily: _grpc.UnaryUnaryMultiCallable[_task_pb2.DefineFamilyRequest, _task_pb2.DefineFamilyResponse]
+    """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
+    actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
+    INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
+    (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
+    that is taken. The same definition again, by the same principal, answers the family that is there.
+    """
+    DeleteFamily: _grpc.UnaryUnaryMultiCallable[_task_pb2.DeleteFamilyRequest, _task_pb2.DeleteFamilyResponse]
+    """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
+    and (FAMILY_IN_USE) while a learner is bound to it.
+    """
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
-    """Lists and describes task families and draws tasks from them. Open to every principal."""
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListFamilies: _aio.UnaryUnaryMultiCallable[_task_pb2.ListFamiliesRequest, _task_pb2.ListFamiliesResponse]  # type: ignore[assignment]
@@ -55,9 +66,20 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Draws tasks. The same (family, split, seed, index) is the same task on every server of the same version."""
     GetTask: _aio.UnaryUnaryMultiCallable[_task_pb2.GetTaskRequest, _task_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Gives the task behind a name that SampleTasks answered. Tasks that a caller made up have no name."""
+    DefineFamily: _aio.UnaryUnaryMultiCallable[_task_pb2.DefineFamilyRequest, _task_pb2.DefineFamilyResponse]  # type: ignore[assignment]
+    """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
+    actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
+    INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
+    (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
+    that is taken. The same definition again, by the same principal, answers the family that is there.
+    """
+    DeleteFamily: _aio.UnaryUnaryMultiCallable[_task_pb2.DeleteFamilyRequest, _task_pb2.DeleteFamilyResponse]  # type: ignore[assignment]
+    """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
+    and (FAMILY_IN_USE) while a learner is bound to it.
+    """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lists and describes task families and draws tasks from them. Open to every principal."""
+    """Lists and describes task families and draws tasks from them, open to every principal; and takes definitions of more."""
 
     @_abc_1.abstractmethod
     def ListFamilies(
@@ -90,5 +112,28 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.GetTaskResponse, _abc.Awaitable[_task_pb2.GetTaskResponse]]:
         """Gives the task behind a name that SampleTasks answered. Tasks that a caller made up have no name."""
+
+    @_abc_1.abstractmethod
+    def DefineFamily(
+        self,
+        request: _task_pb2.DefineFamilyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.DefineFamilyResponse, _abc.Awaitable[_task_pb2.DefineFamilyResponse]]:
+        """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
+        actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
+        INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
+        (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
+        that is taken. The same definition again, by the same principal, answers the family that is there.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteFamily(
+        self,
+        request: _task_pb2.DeleteFamilyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_task_pb2.DeleteFamilyResponse, _abc.Awaitable[_task_pb2.DeleteFamilyResponse]]:
+        """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
+        and (FAMILY_IN_USE) while a learner is bound to it.
+        """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -72,6 +72,23 @@ def decide(
     ]
 
 
+def log_probs_of(header: Header, weights: Arrays, observations: Array, actions: Array) -> Array:
+    """Log-probabilities of given actions under one policy, each row on its own as in :func:`decide`.
+
+    Args:
+        header: of the policy.
+        weights: one set.
+        observations: [n, *O].
+        actions: [n, A] raw, or [n] int64.
+
+    Returns:
+        [n] float32.
+    """
+    with np.errstate(all="ignore"):
+        parameters = policy.forward(header, stack([weights]), observations[None, :, None])
+        return policy.log_prob(parameters, actions[None, :, None])[0, :, 0]
+
+
 def _pad(arrays: Sequence[Array]) -> Array:
     """[B, N, 1, ...] with N the longest, zeros past the end of the others."""
     padded = np.zeros((len(arrays), max(len(a) for a in arrays), 1, *arrays[0].shape[1:]), arrays[0].dtype)

@@ -9,9 +9,10 @@ import numpy as np
 
 from innerloop import policy
 from innerloop.arrays import Array, Arrays, Discrete
-from innerloop_server.actors.acting import Decision
+from innerloop_server.actors.acting import Decision, log_probs_of
 from innerloop_server.actors.environments import Environment, EnvironmentCache, parameters_hash
 from innerloop_server.actors.messages import Run
+from innerloop_server.domain import Supervision
 from innerloop_server.streams import Purpose, derive, stream
 
 MESSAGE_CHARACTERS = 500
@@ -58,6 +59,10 @@ class Episodes:
         self._current = np.zeros((n, *header.observation_space.shape), seen)
         self._observations = np.zeros((n, t, *header.observation_space.shape), seen)
         self._actions = np.zeros((n, t), np.int64) if discrete else np.zeros((n, t, header.action_size), np.float32)
+        self._greedy = order.greedy or order.supervision is not None
+        size = 0 if order.supervision is None else 1 if discrete else header.action_size
+        self._feedback = np.zeros((n, t, size), np.float32)
+        self._success = np.zeros(n, np.bool_)
         self._rewards = np.zeros((n, t), np.float32)
         self._log_probs = np.zeros((n, t), np.float32)
         self._lengths = np.zeros(n, np.int64)
@@ -80,7 +85,7 @@ class Episodes:
     @property
     def noise(self) -> Array | None:
         """[live, d] for this step, as ``policy.draw_noise`` gives it; ``None`` when greedy."""
-        return None if self.run.order.greedy else np.stack([self._noise[row][self.time] for row in self.live])
+        return None if self._greedy else np.stack([self._noise[row][self.time] for row in self.live])
 
     def start_row(self) -> None:
         """Get the next row its environment and reset it."""
@@ -92,12 +97,13 @@ class Episodes:
         try:
             self._environments.append(self._cache.take(order.family, order.parameters, self._digest))
             seed = derive(order.seed, reset, order.step, order.phase, episode)
-            observation, _ = self._environments[row].reset(seed=seed)
+            options = None if order.supervision is None else {"episode": episode, "query": order.query}
+            observation, _ = self._environments[row].reset(seed=seed, options=options)
             self._see(row, observation)
         except Exception as error:  # foreign code may raise anything
             raise self._trouble(f"at the reset of episode {episode}", error) from None
         self._require_finite("observation", self._current[row : row + 1])
-        if not order.greedy:
+        if not self._greedy:
             rng = stream(order.seed, action, order.step, order.phase, episode)
             self._noise.append(policy.draw_noise(order.header.action_space, rng, (order.horizon,)))
 
@@ -112,13 +118,23 @@ class Episodes:
         ended = []
         for index, row in enumerate(live.tolist()):
             try:
-                observation, reward, terminated, truncated, _ = self._environments[row].step(actions[index])
+                observation, reward, terminated, truncated, info = self._environments[row].step(actions[index])
                 self._see(row, observation)
                 self._rewards[row, t] = reward
+                self._success[row] |= bool(info.get("success", False))
+                if self._feedback.shape[-1]:
+                    self._feedback[row, t] = info["feedback"]
             except Exception as error:  # foreign code may raise anything
                 raise self._trouble(f"at step {t} of episode {self.run.start + row}", error) from None
             ended.append(bool(terminated or truncated))
         self._require_finite("reward", self._rewards[live, t])
+        self._require_finite("feedback", self._feedback[live, t])
+        if self.run.order.supervision is Supervision.CLASSIFICATION:
+            labels = self._feedback[live, t, 0].astype(np.int64)
+            if (labels < 0).any() or (labels >= self.run.order.header.action_size).any():
+                raise RowsError(f"family {self.run.order.family}: its feedback is no label at step {t}")
+            seen = self._observations[live, t]
+            self._log_probs[live, t] = log_probs_of(self.run.order.header, self.weights, seen, labels)
         self._require_finite("observation", self._current[live])
         self._lengths[live] = self.time = t + 1
         self.live = live[:0] if self.time == self.run.order.horizon else live[~np.array(ended)]
@@ -137,6 +153,8 @@ class Episodes:
             "bootstrap": np.zeros(n, np.bool_),
             "final_observations": np.zeros_like(self._current),
             "time_offset": np.zeros(n, np.int64),
+            "feedback": self._feedback[:, :t],
+            "success": self._success,
         }
 
     def release(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from innerloop.arrays import Array, Arrays
 from innerloop.policy import Header
-from innerloop_server.domain import Experience
+from innerloop_server.domain import Experience, Supervision
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class EpisodesOrder:
     evaluation: bool = False
     """Draw from the evaluation's streams, which adaptation never touches."""
     greedy: bool = False
-    """Take the mode instead of a sample."""
+    """Take the mode instead of a sample. Predictions of a supervised family always are."""
+    supervision: Supervision | None = None
+    query: bool = False
+    """Of a supervised family: examples to be tested on, which no support holds."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def share(rows: int, free: Sequence[int]) -> list[int]:
     return [before - after for before, after in zip(free, left, strict=True)]
 
 
-TIMED = frozenset({"observations", "actions", "rewards", "log_probs"})
+TIMED = frozenset({"observations", "actions", "rewards", "log_probs", "feedback"})
 """Fields of ``Experience`` with a time dimension, the second one here."""
 
 

@@ -29,7 +29,9 @@ from innerloop_server.adaptation.inner_loop import (
     Updated,
     client_step,
     simulated_step,
+    supervised_step,
 )
+from innerloop_server.adaptation.measures import measure
 from innerloop_server.adaptation.orders import (
     ActOrder,
     AdaptOrder,
@@ -252,14 +254,13 @@ class EngineCore:
                 message = f"step {order.number} was ordered at step {resident.number}"
                 self._answers.append(Failed(order.key, message, "FAILED_PRECONDITION"))
             elif isinstance(order, AdaptOrder):
-                experience = kernels.to_device(order.experience, resident.revision, resident.state, self._device)
+                episodes, returns = kernels.reported(order, resident, self._device)
                 self._advance(
-                    seat,
-                    _Running(order, _NOTHING, client_step(resident, experience, order.returns), self._arrivals),
-                    None,
+                    seat, _Running(order, _NOTHING, client_step(resident, episodes, returns), self._arrivals), None
                 )
             else:
-                self._advance(seat, _Running(order, _NOTHING, simulated_step(resident), self._arrivals), None)
+                step = supervised_step if resident.revision.learner.spec.supervision else simulated_step
+                self._advance(seat, _Running(order, _NOTHING, step(resident), self._arrivals), None)
 
     def _advance(self, seat: _Seat, running: _Running, outcome: Rollout | Updated | None) -> None:
         """Send a step the outcome of its need; it comes to its next need, or to its end."""
@@ -351,10 +352,15 @@ class EngineCore:
         if isinstance(running.order, RolloutOrder):
             returns = outcome.returns.detach().cpu().numpy().reshape(-1)
             episodes = kernels.to_host(outcome.experience) if running.order.trajectories else None
-            self._answers.append(RolledOut(running.order.key, returns, episodes))
+            self._answers.append(RolledOut(running.order.key, returns, episodes, self._measure(seat.resident, outcome)))
         else:
             self._answers.append(outcome)
         self._start_next(seat)
+
+    def _measure(self, resident: Resident, outcome: Rollout) -> dict[str, float]:
+        assert resident.task is not None  # a client-owned session never asks for a rollout
+        known = self._registry.get(resident.task.family).knows_success
+        return measure(outcome.experience, resident.revision.learner.spec.supervision, knows_success=known)
 
     def _fail(self, key: int, seat: _Seat, error: Exception) -> None:
         seat.running = None

@@ -34,6 +34,8 @@ class Episode:
     """It was cut before its end, and goes on from ``final_observation``."""
     final_observation: Array
     """[*O] float32."""
+    feedback: Array
+    """[T, F] float32."""
 
 
 @dataclass
@@ -47,11 +49,13 @@ class _OpenEpisode:
 class EpisodeBook:
     """The episodes of one client-owned session: open ones by row, complete ones in order. Owned by the session."""
 
-    def __init__(self, horizon: int) -> None:
+    def __init__(self, horizon: int, *, supervised: bool = False) -> None:
         """Args:
         horizon: of the learner's family; an episode cut exactly there ends there, with nothing to bootstrap from.
+        supervised: an example is complete when its answer comes, and forgotten when something else comes.
         """
         self._horizon = horizon
+        self._supervised = supervised
         self._open: dict[int, _OpenEpisode] = {}
         self._complete: list[Episode] = []
         self._longest = 0
@@ -78,8 +82,9 @@ class EpisodeBook:
             terminated, truncated = bool(message.terminated[i]), bool(message.truncated[i])
             if terminated or truncated:
                 self._drop_row(row)
-                self._close(episode, truncated and not terminated, message.final_observations[i])
-            elif message.report_only:
+                feedback = None if message.feedback is None else message.feedback[i : i + 1]
+                self._close(episode, truncated and not terminated, message.final_observations[i], feedback)
+            elif message.report_only or self._supervised:
                 self._drop_row(row)
 
     def acted(self, message: Observe, acted: Acted) -> None:
@@ -112,6 +117,11 @@ class EpisodeBook:
                     log_probs=log_probs,
                     bootstrap=bool(message.truncated[i]) and length != self._horizon,
                     final_observation=message.final_observations[i].copy(),
+                    feedback=(
+                        np.zeros((length, 0), np.float32)
+                        if message.feedback is None
+                        else message.feedback[i, :length].copy()
+                    ),
                 )
             )
 
@@ -134,7 +144,7 @@ class EpisodeBook:
         self._open.clear()
         self._open_steps = 0
 
-    def _close(self, episode: _OpenEpisode, truncated: bool, final_observation: Array) -> None:
+    def _close(self, episode: _OpenEpisode, truncated: bool, final_observation: Array, feedback: Array | None) -> None:
         length = len(episode.rewards)
         self._check_room([length], 0)
         self._append(
@@ -145,6 +155,7 @@ class EpisodeBook:
                 log_probs=np.asarray(episode.log_probs, np.float32),
                 bootstrap=truncated and length != self._horizon,
                 final_observation=final_observation.copy(),
+                feedback=np.zeros((length, 0), np.float32) if feedback is None else feedback.copy(),
             )
         )
 
@@ -200,6 +211,8 @@ def stack(episodes: Sequence[Episode]) -> tuple[Experience[Array], Array]:
         bootstrap=bootstrap,
         final_observations=np.where(bootstrap.reshape(1, -1, *(1,) * (final.ndim - 2)), final, 0).astype(np.float32),
         time_offset=np.zeros((1, len(episodes)), np.int64),
+        feedback=padded([episode.feedback for episode in episodes]),
+        success=np.zeros((1, len(episodes)), np.bool_),
     )
     returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
     return experience, returns

@@ -231,12 +231,18 @@ class SessionHub:
         lease = self._settings.lease_seconds if message.lease_seconds is None else message.lease_seconds
         if not LEASE_SECONDS[0] <= lease <= LEASE_SECONDS[1]:
             raise InvalidField("open.lease", f"{lease} s is not in {LEASE_SECONDS[0]:g} to {LEASE_SECONDS[1]:g} s")
+        supervised = spec.supervision is not None
+        if supervised and message.guard:
+            raise InvalidField(
+                "open.guard",
+                f"{spec.name} learns from labelled examples, whose rewards say nothing about others; leave it unset",
+            )
         episodes = message.episodes_per_step
         if simulated and not episodes:
             episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
-            if message.guard is not False:  # a session guards itself by default, and needs enough to judge by
+            if message.guard is not False and not supervised:  # guarded by default, it needs enough to judge by
                 episodes = max(episodes, MINIMUM_EPISODES)
-        guard = message.guard if message.guard is not None else not 0 < episodes < MINIMUM_EPISODES
+        guard = message.guard if message.guard is not None else not (supervised or 0 < episodes < MINIMUM_EPISODES)
         new = NewSession(
             owner=owner,
             learner_id=message.learner,

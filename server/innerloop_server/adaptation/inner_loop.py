@@ -48,7 +48,8 @@ class Resident:
     phase: int = 0
     """0: the state came from an update. 1: the session went back to it, so its next episodes must be fresh ones."""
     carry: Rollout | None = None
-    """Episodes already sampled with ``state``; drawn again from the same streams when lost."""
+    """Episodes already sampled with ``state``; drawn again from the same streams when lost. Of a supervised family, the
+    support with what ``state`` predicts for it."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,21 @@ def simulated_step(resident: Resident) -> Step:
             carry=after,
         )
     return Taken(now, pre_return, post_return, verdict is Verdict.BACK, sampled, updated.metrics)
+
+
+def supervised_step(resident: Resident) -> Step:
+    """One step of a session whose labelled examples we draw: the support, the same in every step and drawn once.
+
+    They come from the streams of the first step whatever the step, so that a session that came back sees them again.
+    Their answers are the data whoever predicts, so the predictions after an update are only there to be looked at.
+    """
+    need = RolloutNeed(resident, resident.state, resident.episodes_per_step, (0, 0))
+    before = resident.carry or _rollout((yield need))
+    updated = _updated((yield AdaptNeed(resident, resident.state, before.experience, resident.guard.rate_scale)))
+    after = _rollout((yield replace(need, state=updated.state)))
+    now = replace(resident, state=updated.state, best=updated.state, number=resident.number + 1, phase=0, carry=after)
+    drawn = resident.episodes_per_step if resident.number == 0 else 0
+    return Taken(now, mean_return(before), mean_return(after), False, drawn, updated.metrics)
 
 
 def client_step(resident: Resident, experience: Experience[torch.Tensor], returns: Array) -> Step:

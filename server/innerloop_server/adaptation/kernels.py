@@ -16,20 +16,26 @@ import torch
 from innerloop.arrays import Array
 from innerloop.policy import draw_noise
 from innerloop_server.adaptation import states
-from innerloop_server.adaptation.inner_loop import ActNeed, AdaptNeed, LoadedRevision, Need, RolloutNeed, Updated
-from innerloop_server.adaptation.orders import Acted
+from innerloop_server.adaptation.inner_loop import (
+    ActNeed,
+    AdaptNeed,
+    LoadedRevision,
+    Need,
+    Resident,
+    RolloutNeed,
+    Updated,
+)
+from innerloop_server.adaptation.orders import Acted, AdaptOrder
 from innerloop_server.adaptation.rollout import Noise, Rollout, bucket, draw, environment_action, rollout, trim
-from innerloop_server.domain import Experience, Task
+from innerloop_server.domain import Experience, Supervision, Task
 from innerloop_server.learners.learner import Input, Tensors
+from innerloop_server.learners.supervised import squared_error
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import stack_parameters
 
 STEPS_IN_A_BATCH = 131_072
 """Environment steps (B x N x T) that one batch computes at most: past it stacking only costs cache."""
-
-_ADAPTATION = (Purpose.RESET, Purpose.ACTION)
-_EVALUATION = (Purpose.EVALUATION_RESET, Purpose.EVALUATION_ACTION)
 
 
 def group_key(need: Need) -> Hashable:
@@ -64,11 +70,13 @@ def roll_out(needs: Sequence[RolloutNeed], family: Family, device: torch.device)
             *need.counters,
             episodes=need.episodes,
             reset_uniforms=batch.reset_uniforms,
-            purposes=_EVALUATION if need.evaluation else _ADAPTATION,
+            step_uniforms=batch.step_uniforms,
+            evaluation=need.evaluation,
+            query=need.evaluation,
         )
         for need in needs
     ]
-    noise = Noise(_concatenate([n.resets for n in noises]), _concatenate([n.actions for n in noises]))
+    noise = Noise(*(_concatenate([getattr(n, part) for n in noises]) for part in ("resets", "actions", "steps")))
     state = states.stack([need.state for need in needs])
     whole = rollout(revision.learner, revision.meta, state, batch, noise, greedy=needs[0].greedy)
     return [
@@ -97,21 +105,22 @@ def adapt(needs: Sequence[AdaptNeed]) -> list[Updated]:
 
 @torch.no_grad()
 def act(needs: Sequence[ActNeed], keys: Sequence[int]) -> list[Acted]:
-    """Actions for the rows of each need."""
+    """Actions for the rows of each need; of a supervised learner the predictions, not samples around them."""
     revision = needs[0].resident.revision
     learner, spec = revision.learner, revision.learner.spec
     device = next(iter(needs[0].resident.state.values())).device
     observations = torch.from_numpy(np.stack([need.observations for need in needs])).to(device)
     rows = needs[0].observations.shape[0]
-    noise = np.stack(
-        [
+    noise: torch.Tensor | None = None
+    if spec.supervision is None:
+        drawn = [
             draw_noise(spec.action_space, stream(need.resident.seed, Purpose.OBSERVE, *need.counters), (rows,))
             for need in needs
         ]
-    )
+        noise = torch.from_numpy(np.stack(drawn)).to(device)
     state = states.stack([need.resident.state for need in needs])
     distribution, _ = learner.act(revision.meta, state, Input(observations))
-    raw = distribution.sample(torch.from_numpy(noise).to(device))
+    raw = distribution.sample(noise)
     log_probs = distribution.log_prob(raw).cpu().numpy()
     actions = environment_action(spec, raw).cpu().numpy()
     host = raw.cpu().numpy()
@@ -136,6 +145,50 @@ def to_device(
     real = torch.arange(t, device=device) < tensors.lengths[..., None]
     known = torch.where(unknown, computed, tensors.log_probs)
     return replace(tensors, log_probs=torch.where(real, known, torch.zeros_like(known)))
+
+
+def reported(order: AdaptOrder, resident: Resident, device: torch.device) -> tuple[Experience[torch.Tensor], Array]:
+    """A client's episodes on the device and their returns [N], with what the client left to the server filled in."""
+    if resident.revision.learner.spec.supervision is None:
+        return to_device(order.experience, resident.revision, resident.state, device), order.returns
+    return predict(order.experience, resident.revision, resident.state, device)
+
+
+@torch.no_grad()
+def predict(
+    experience: Experience[Array], revision: LoadedRevision, state: Tensors, device: torch.device
+) -> tuple[Experience[torch.Tensor], Array]:
+    """A client's labelled examples on the device, with what the present state predicts for them.
+
+    Args:
+        experience: B = 1 and T = 1; observations, feedback and lengths are read.
+        revision: of a supervised learner.
+        state: that predicts.
+        device: where to.
+
+    Returns:
+        (the examples with actions, rewards and log-probabilities filled in, [N] float64 rewards).
+    """
+    learner, spec = revision.learner, revision.learner.spec
+    tensors = Experience(
+        **{name: torch.from_numpy(np.ascontiguousarray(value)).to(device) for name, value in vars(experience).items()}
+    )
+    distribution, _ = learner.act(revision.meta, state, Input(tensors.observations[:, :, 0]))
+    raw = distribution.sample(None)
+    answers = tensors.feedback[:, :, 0]
+    if spec.supervision is Supervision.CLASSIFICATION:
+        labels = answers[..., 0].long()
+        rewards, log_probs = (raw == labels).float(), distribution.log_prob(labels)
+    else:
+        predictions = environment_action(spec, raw).reshape(answers.shape)
+        rewards, log_probs = -squared_error(predictions, answers), distribution.log_prob(raw)
+    filled = replace(
+        tensors,
+        actions=raw.unsqueeze(2),
+        rewards=rewards.unsqueeze(-1),
+        log_probs=log_probs.unsqueeze(-1),
+    )
+    return filled, rewards[0].cpu().numpy().astype(np.float64)
 
 
 def to_host(experience: Experience[torch.Tensor]) -> Experience[Array]:

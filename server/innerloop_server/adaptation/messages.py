@@ -67,6 +67,8 @@ class Observe:
     final_observations: Array
     """[R, *O] float32; read where ``truncated``."""
     report_only: bool = False
+    feedback: Array | None = None
+    """[R, F] float32, read where ``terminated``: the right answers, which supervised learners need there."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Trajectories:
     """[N, *O] float32; read where ``truncated``."""
     log_probs: Array | None
     """[N, T] float32; ``None``: to be computed."""
+    feedback: Array | None = None
+    """[N, T, F] float32: the right answers. A supervised learner reads these and the observations, nothing else."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from innerloop.arrays import Array
 from innerloop_server.domain import Experience, LearnerSpec, Simulator, Task
@@ -83,9 +83,10 @@ class AdaptOrder:
     key: int
     number: int
     experience: Experience[Array]
-    """B = 1. ``log_probs`` may be NaN where unknown: they are then computed under the present state."""
+    """B = 1. ``log_probs`` may be NaN where unknown: they are then computed under the present state. Of a supervised
+    learner only the examples and their feedback are read."""
     returns: Array
-    """[N] undiscounted returns of the episodes."""
+    """[N] undiscounted returns of the episodes; of a supervised learner not read."""
     policy: bool = False
 
 
@@ -176,6 +177,8 @@ class RolledOut:
     """[N] undiscounted."""
     experience: Experience[Array] | None
     """B = 1, where it was asked for."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What the episodes say beside their returns (``measures.measure``)."""
 
 
 @dataclass(frozen=True)

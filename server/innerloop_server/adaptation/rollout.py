@@ -16,11 +16,11 @@ import torch
 
 from innerloop.arrays import Array, Box
 from innerloop.policy import draw_noise
-from innerloop_server.domain import Experience, LearnerSpec
+from innerloop_server.domain import Experience, LearnerSpec, Supervision
 from innerloop_server.learners.learner import Input, Learner, Tensors
 from innerloop_server.learners.networks import constant
 from innerloop_server.streams import Purpose, stream
-from innerloop_server.tasks.family import TaskBatch
+from innerloop_server.tasks.batch import TaskBatch
 
 SMALLEST_CAPACITY = 64
 """Smallest capacity that :func:`bucket` gives."""
@@ -36,6 +36,8 @@ class Noise:
     """[B, N, reset_uniforms] float64 in [0, 1)."""
     actions: Array
     """[B, N, T, d] float32, as ``innerloop.policy.draw_noise`` gives it."""
+    steps: Array
+    """[B, N, T, step_uniforms] float64 in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def draw(
     *counters: int,
     episodes: int,
     reset_uniforms: int,
-    purposes: tuple[Purpose, Purpose] = (Purpose.RESET, Purpose.ACTION),
+    step_uniforms: int = 0,
+    evaluation: bool = False,
+    query: bool = False,
 ) -> Noise:
     """The randomness of one rollout.
 
@@ -63,13 +67,23 @@ def draw(
         counters: tell this rollout from others under the same seeds (step, phase).
         episodes: N.
         reset_uniforms: as the family's batch face says.
-        purposes: of the streams for starts and for actions.
+        step_uniforms: as the family's batch face says.
+        evaluation: draw from the evaluation's streams, which adaptation never touches.
+        query: of a supervised family: examples to be tested on, which no support holds.
     """
-    resets = [stream(seed, purposes[0], *counters).random((episodes, reset_uniforms)) for seed in seeds]
+    reset, action, dynamics = _EVALUATION if evaluation else _ADAPTATION
+    resets = np.stack([stream(seed, reset, *counters).random((episodes, reset_uniforms)) for seed in seeds])
+    if spec.supervision is not None and reset_uniforms:
+        resets[..., 0] = (resets[..., 0] + query) / 2
     actions = [
-        draw_noise(spec.action_space, stream(seed, purposes[1], *counters), (episodes, spec.horizon)) for seed in seeds
+        draw_noise(spec.action_space, stream(seed, action, *counters), (episodes, spec.horizon)) for seed in seeds
     ]
-    return Noise(np.stack(resets), np.stack(actions))
+    steps = [stream(seed, dynamics, *counters).random((episodes, spec.horizon, step_uniforms)) for seed in seeds]
+    return Noise(resets, np.stack(actions), np.stack(steps))
+
+
+_ADAPTATION = (Purpose.RESET, Purpose.ACTION, Purpose.DYNAMICS)
+_EVALUATION = (Purpose.EVALUATION_RESET, Purpose.EVALUATION_ACTION, Purpose.EVALUATION_DYNAMICS)
 
 
 def environment_action(spec: LearnerSpec, raw: torch.Tensor) -> torch.Tensor:
@@ -109,7 +123,7 @@ def rollout(
         state: [B, ...] adaptation states.
         batch: the B tasks.
         noise: from :func:`draw`; on the host.
-        greedy: take the modes of the policies instead of samples.
+        greedy: take the modes of the policies instead of samples. Predictions of a supervised family always are.
 
     Returns:
         Episodes with capacity T = horizon, whatever their lengths; ``bootstrap`` is False throughout.
@@ -119,11 +133,16 @@ def rollout(
     resets = torch.from_numpy(noise.resets).to(device)
     # Time first: a step then reads and writes contiguous memory.
     drawn = torch.from_numpy(np.ascontiguousarray(np.moveaxis(noise.actions, 2, 0))).to(device)
+    chances = torch.from_numpy(np.ascontiguousarray(np.moveaxis(noise.steps, 2, 0))).to(device)
     horizon, b, n = drawn.shape[:3]
+    greedy = greedy or spec.supervision is not None
     simulation, observation = batch.reset(resets)
     observations = observation.new_zeros(horizon, *observation.shape)
-    rewards = observation.new_zeros(horizon, b, n)
-    log_probs = observation.new_zeros(horizon, b, n)
+    rewards = drawn.new_zeros(horizon, b, n)
+    log_probs = drawn.new_zeros(horizon, b, n)
+    answer = batch.feedback(simulation)
+    feedback = answer.new_zeros(horizon, *answer.shape)
+    success = torch.zeros(b, n, dtype=torch.bool, device=device)
     actions: torch.Tensor | None = None
     alive = torch.ones(b, n, dtype=torch.bool, device=device)
     lengths = torch.zeros(b, n, dtype=torch.int64, device=device)
@@ -131,11 +150,18 @@ def rollout(
         distribution, state = learner.act(meta, state, Input(observation))
         raw = distribution.sample(None if greedy else drawn[t])
         observations[t] = observation
-        log_probs[t] = distribution.log_prob(raw)
+        if spec.supervision is not None:
+            feedback[t] = batch.feedback(simulation)
+        judged = feedback[t, ..., 0].long() if spec.supervision is Supervision.CLASSIFICATION else raw
+        log_probs[t] = distribution.log_prob(judged)
         if actions is None:
             actions = raw.new_zeros(horizon, *raw.shape)
         actions[t] = raw
-        simulation, observation, rewards[t], terminated = batch.step(simulation, environment_action(spec, raw))
+        simulation, observation, rewards[t], terminated = batch.step(
+            simulation, environment_action(spec, raw), chances[t] if batch.step_uniforms else None
+        )
+        if batch.knows_success:
+            success = success | (alive & batch.success(simulation))
         lengths += alive
         alive = alive & ~terminated
         if t % _STOP_CHECK_STEPS == _STOP_CHECK_STEPS - 1 and not bool(alive.any()):
@@ -150,6 +176,8 @@ def rollout(
         bootstrap=torch.zeros_like(alive),
         final_observations=torch.zeros_like(observation),
         time_offset=torch.zeros_like(lengths),
+        feedback=_episode_first(feedback, lengths),
+        success=success,
     )
     return Rollout(experience, experience.rewards.sum(-1))
 
@@ -189,4 +217,5 @@ def trim(experience: Experience[torch.Tensor], capacity: int) -> Experience[torc
         actions=experience.actions[:, :, :capacity].contiguous(),
         rewards=experience.rewards[:, :, :capacity].contiguous(),
         log_probs=experience.log_probs[:, :, :capacity].contiguous(),
+        feedback=experience.feedback[:, :, :capacity].contiguous(),
     )

@@ -59,6 +59,8 @@ class ActorSimulation:
                 phase=need.counters[1],
                 evaluation=need.evaluation,
                 greedy=need.greedy,
+                supervision=revision.learner.spec.supervision,
+                query=need.evaluation,
             )
         )
         self._dispatch()

@@ -14,7 +14,7 @@ from innerloop_server.domain import Simulator, Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.sampling import sample_task
+from innerloop_server.tasks.sampling import custom_task, sample_task
 
 PROTOCOLS = resources.files("innerloop_server.evaluation") / "protocols.toml"
 """The fixed plans; a committed file, so that no score can choose its tasks."""
@@ -36,7 +36,7 @@ class Plan:
 
     split: Split
     task_seed: int
-    """Seed of the tasks' stream; they are its first ``tasks``."""
+    """Seed of the tasks' stream; they are its first ``tasks``, unless the family can enumerate its tasks."""
     tasks: int
     """M, 1 to 1000."""
     steps: int
@@ -79,15 +79,16 @@ def fixed_plan(family: Family, split: Split = Split.TEST) -> Plan:
     """The committed plan that every learner of ``family`` is scored by on ``split``.
 
     Args:
-        family: one without an entry in the file takes the default.
+        family: one without an entry in the file takes that of the same family with default options, else the default.
         split: TEST is what is reported, VALIDATION what a revision is promoted on. TRAIN has no plan of its own and
             takes the numbers of TEST: a score there tells of overfitting, nothing else.
     """
     plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
-    values = plans.get(family.name, plans["default"])[Split.TEST if split is Split.TRAIN else split]
+    own = plans.get(family.name) or plans.get(family.name.partition(".")[0]) or plans["default"]
+    values = own[Split.TEST if split is Split.TRAIN else split]
     return Plan(
         split=split,
-        guard=values["episodes_per_step"] >= MINIMUM_EPISODES,
+        guard=_guarded(family, values["episodes_per_step"]),
         greedy=False,
         simulator=family.simulators[0],
         **values,
@@ -108,14 +109,17 @@ def make_plan(
     Args:
         family: what the learner is bound to.
         split: the stream of tasks.
-        guard: ``None``: on where a step has enough episodes to judge by.
+        guard: ``None``: on where a step has enough episodes to judge by. Supervised families have none.
         greedy: score the mode.
         simulator: ``None``: the family's first.
         **numbers: any numeric field of :class:`Plan`; ``None``: as in the fixed plan.
 
     Raises:
-        InvalidField: a field out of its range, or a simulator that the family does not have.
+        InvalidField: a field out of its range, a simulator that the family does not have, or a guard where it is
+            supervised.
     """
+    if guard and family.supervision is not None:
+        raise InvalidField("plan.guard", f"sessions of {family.name} learn from labelled examples and have no guard")
     if simulator is not None and simulator not in family.simulators:
         raise InvalidField(
             "plan.simulator",
@@ -127,16 +131,25 @@ def make_plan(
     episodes = given.get("episodes_per_step", fixed.episodes_per_step)
     return dataclasses.replace(
         fixed,
-        guard=episodes >= MINIMUM_EPISODES if guard is None else guard,
+        guard=_guarded(family, episodes) if guard is None else guard,
         greedy=greedy,
         simulator=simulator or fixed.simulator,
         **given,
     )
 
 
+def _guarded(family: Family, episodes: int) -> bool:
+    return family.supervision is None and episodes >= MINIMUM_EPISODES
+
+
 def draw_tasks(family: Family, plan: Plan) -> list[Task]:
-    """The M tasks of a plan: the first of the stream (split, task_seed)."""
-    return [sample_task(family, plan.task_seed, plan.split, index) for index in range(plan.tasks)]
+    """The M tasks of a plan: those that the family enumerates, in order and from the first again where M is more; of a
+    family that cannot, the first of the stream (split, task_seed).
+    """
+    every = family.enumerate(plan.split)
+    if every is None:
+        return [sample_task(family, plan.task_seed, plan.split, index) for index in range(plan.tasks)]
+    return [custom_task(family, every[index % len(every)]) for index in range(plan.tasks)]
 
 
 def session_seed(plan: Plan, index: int) -> int:

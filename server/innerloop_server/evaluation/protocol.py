@@ -28,6 +28,8 @@ CHUNK = 50
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 20.0)
 """How long to wait before a chunk is tried again, when the device was full or the engine restarted."""
 
+Measures = Mapping[str, float]
+"""What one task's episodes at one k say beside their return (``adaptation.measures``)."""
 OnProgress = Callable[[int, int], Awaitable[None]]
 """Told (units done, units in all) after each chunk of tasks at each k. What it raises ends the evaluation."""
 
@@ -81,6 +83,7 @@ async def evaluate(
         InnerloopError: whatever else the engine said, such as ``ENVIRONMENT_FAILED``.
     """
     returns = np.full((len(tasks), plan.steps + 1), np.nan)
+    measures: list[list[Measures]] = []
     kept: dict[tuple[int, int], Experience[Array]] = {}
     total = units(plan, chunk)
     for number, start in enumerate(range(0, len(tasks), chunk)):
@@ -92,10 +95,14 @@ async def evaluate(
                 await on_progress(done + k + 1, total)
 
         attempt = functools.partial(_chunk, engine, plan, tasks, indices, revision, report, trajectories)
-        part, episodes = await _patiently(attempt, pauses)
+        part, measured, episodes = await _patiently(attempt, pauses)
         returns[start : start + len(indices)] = part
+        measures += measured
         kept |= episodes
-    scores = tuple(score(returns[:, k], k, plan.evaluation_episodes, plan.seed) for k in range(plan.steps + 1))
+    scores = tuple(
+        score(returns[:, k], k, plan.evaluation_episodes, plan.seed, [of_task[k] for of_task in measures])
+        for k in range(plan.steps + 1)
+    )
     return EvaluationResult(returns, scores, kept)
 
 
@@ -119,10 +126,11 @@ async def _chunk(
     revision: RevisionRef,
     report: Callable[[int], Awaitable[None]],
     trajectories: int,
-) -> tuple[Array, dict[tuple[int, int], Experience[Array]]]:
-    """[m, K + 1] mean returns of the tasks at ``indices``, and the episodes that were asked for."""
+) -> tuple[Array, list[list[Measures]], dict[tuple[int, int], Experience[Array]]]:
+    """[m, K + 1] mean returns of the tasks at ``indices``, as many measures, and the episodes that were asked for."""
     keys = {index: engine.new_key() for index in indices}
     returns = np.empty((len(indices), plan.steps + 1))
+    measures: list[list[Measures]] = [[] for _ in indices]
     kept: dict[tuple[int, int], Experience[Array]] = {}
     try:
         await asyncio.gather(
@@ -142,6 +150,8 @@ async def _chunk(
                 )
             )
             returns[:, k] = [np.mean(np.asarray(one.returns, np.float64)) for one in rolled]
+            for of_task, one in zip(measures, rolled, strict=True):
+                of_task.append(one.measures)
             kept |= {
                 (index, k): one.experience
                 for index, one in zip(keys, rolled, strict=True)
@@ -151,7 +161,7 @@ async def _chunk(
     finally:
         for key in keys.values():
             engine.detach(key)
-    return returns, kept
+    return returns, measures, kept
 
 
 def _attachment(plan: Plan, task: Task, revision: RevisionRef, key: int, index: int) -> Attach:

@@ -17,7 +17,7 @@ from innerloop_server.adaptation.engine import Engine
 from innerloop_server.errors import InnerloopError, PreconditionFailed, Unavailable
 from innerloop_server.evaluation.plan import Plan, draw_tasks
 from innerloop_server.evaluation.protocol import CHUNK, evaluate, units
-from innerloop_server.evaluation.references import references
+from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.evaluation.request import EvaluationRequest
 from innerloop_server.settings import Limits
 from innerloop_server.store.pages import PageRequest

@@ -7,18 +7,21 @@ unseen tasks, which is what an evaluation asks about.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from innerloop.arrays import Array
-from innerloop_server.domain import Reference, Score
+from innerloop_server.adaptation.measures import MSE, VARIANCE
+from innerloop_server.domain import Reference, ReturnUnit, Score
 from innerloop_server.streams import Purpose, stream
 
 CONFIDENCE = 0.95
 """Coverage of the bootstrap interval."""
 RESAMPLES = 2_000
 """Bootstrap resamples, as in rliable's examples."""
+R2 = "r2"
+"""Name of the metric: the share of the targets' variance within tasks that predictions explain."""
 MEMORYLESS = "memoryless"
 """Name of the reference that a policy reaches without adapting."""
 ORACLE = "oracle"
@@ -68,7 +71,23 @@ def bootstrap_interval(values: Array, rng: np.random.Generator, resamples: int =
     return float(low), float(high)
 
 
-def score(returns: Array, k: int, episodes: int, seed: int) -> Score:
+def metrics(measures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What M tasks' measures come to: the mean of each over the tasks, and R2 in the place of the variance.
+
+    R2 is ``1 - sum SSE / sum SST`` over the tasks, SST around each task's own mean: tasks weigh by how much there is to
+    explain in them. The mean of the tasks' own R2 would be that of the flattest one or two.
+
+    Args:
+        measures: of each task, as ``adaptation.measures`` gives them: the same names for all.
+    """
+    found = {name: float(np.mean([one[name] for one in measures])) for name in (measures[0] if measures else ())}
+    variance = found.pop(VARIANCE, 0.0)
+    if variance > 0:
+        found[R2] = 1 - found[MSE] / variance
+    return found
+
+
+def score(returns: Array, k: int, episodes: int, seed: int, measures: Sequence[Mapping[str, float]] = ()) -> Score:
     """What M tasks' returns after k steps come to.
 
     Args:
@@ -76,6 +95,7 @@ def score(returns: Array, k: int, episodes: int, seed: int) -> Score:
         k: adaptation steps behind the policies.
         episodes: evaluation episodes a task.
         seed: of the evaluation; names the stream of the resamples.
+        measures: what else each task's episodes said.
     """
     low, high = bootstrap_interval(returns, stream(seed, Purpose.BOOTSTRAP, k))
     return Score(
@@ -87,16 +107,22 @@ def score(returns: Array, k: int, episodes: int, seed: int) -> Score:
         low=low,
         high=high,
         standard_error=standard_error(returns),
+        metrics=metrics(measures),
     )
+
+
+def comparable(references: Sequence[Reference]) -> tuple[Reference, ...]:
+    """Those that a score can be read against: scores are returns of an episode, never of a trial."""
+    return tuple(reference for reference in references if reference.unit is ReturnUnit.EPISODE)
 
 
 def gap_closed(mean: float, references: Sequence[Reference]) -> float | None:
     """``(mean - memoryless) / (oracle - memoryless)``: 0 is no better than not adapting, 1 as good as being told.
 
     Returns:
-        The share; ``None`` where a reference is missing or the two leave no gap.
+        The share; ``None`` where a reference is missing, is of a whole trial, or the two leave no gap.
     """
-    values = {reference.name: reference.value for reference in references}
+    values = {reference.name: reference.value for reference in comparable(references)}
     if MEMORYLESS not in values or ORACLE not in values or values[ORACLE] == values[MEMORYLESS]:
         return None
     return (mean - values[MEMORYLESS]) / (values[ORACLE] - values[MEMORYLESS])

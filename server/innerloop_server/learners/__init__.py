@@ -4,10 +4,14 @@
 - :mod:`~innerloop_server.learners.trainable`: what the outer loop asks of a method, beyond that.
 - :mod:`~innerloop_server.learners.registry`: method name -> learner.
 - :mod:`~innerloop_server.learners.maml`: MAML with rates learned per parameter and inner step.
+- :mod:`~innerloop_server.learners.maml_objectives`: what its gradients follow, returns or right answers.
 - :mod:`~innerloop_server.learners.networks`, :mod:`~innerloop_server.learners.distributions`: policies on stacked
   weights.
 - :mod:`~innerloop_server.learners.returns`, :mod:`~innerloop_server.learners.baselines`,
-  :mod:`~innerloop_server.learners.objectives`: the maths, as pure functions.
+  :mod:`~innerloop_server.learners.objectives`, :mod:`~innerloop_server.learners.supervised`: the maths, as pure
+  functions.
+- :mod:`~innerloop_server.learners.goal_gan`, :mod:`~innerloop_server.learners.adversary`: the networks of teachers, on
+  :mod:`~innerloop_server.learners.perceptron`.
 
 Learners know no task family and no transport. torch lives here.
 """

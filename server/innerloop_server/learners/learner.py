@@ -94,12 +94,13 @@ class Learner(abc.ABC):
         Args:
             meta: meta-parameters.
             state: [B, ...] each.
-            experience: on-policy episodes of that state.
+            experience: on-policy episodes of that state; of a supervised family, labelled examples.
             rate_scale: [B] float32; multiplies the inner rates (the guard halves it).
 
         Returns:
-            (state, metrics): metrics are [B] float32 and hold at least ``loss`` (the inner surrogate before the
-            step), ``kl`` (KL of the old from the new policy on these observations, per step) and ``entropy``.
+            (state, metrics): metrics are [B] float32 and hold at least ``loss`` (the inner loss before the step: a
+            surrogate, or the cross-entropy or mean squared error of the answers), ``kl`` (KL of the old from the new
+            policy on these observations, per step) and ``entropy``, both zero in regression.
         """
 
     @abc.abstractmethod

@@ -8,6 +8,9 @@ ratio-form surrogate on fresh on-policy episodes, for all tasks at once:
 with a rate for each parameter and each inner step (Meta-SGD, Li et al. 2017, https://arxiv.org/abs/1707.09835, in
 log space). The meta-loss is the clipped surrogate of the adapted policies on their own episodes, averaged over
 k = 1..K, differentiated through the whole chain on stored episodes.
+
+On a supervised family both losses are that of the answers instead (``learners/supervised``), tau_k is the same support
+for every k, and the meta-loss is taken on fresh queries: MAML for classification and regression, as the paper has it.
 """
 
 from __future__ import annotations
@@ -20,20 +23,21 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from innerloop.arrays import Arrays
-from innerloop.policy import Header, weight_shapes
-from innerloop_server.domain import Experience, LearnerSpec
+from innerloop.policy import LOG_STD_FLOOR, Header, weight_shapes
+from innerloop_server.domain import Experience, LearnerSpec, Supervision
 from innerloop_server.learners import networks
-from innerloop_server.learners.baselines import fit_values
 from innerloop_server.learners.distributions import Categorical, Gaussian
 from innerloop_server.learners.learner import Distribution, Input, Tensors
+from innerloop_server.learners.maml_objectives import objective_of
 from innerloop_server.learners.maml_settings import MamlSettings
-from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise, surrogate
-from innerloop_server.learners.returns import gae, step_mask
-from innerloop_server.learners.trainable import Samples, TrainableLearner
+from innerloop_server.learners.objectives import masked_mean
+from innerloop_server.learners.trainable import Prepared, TrainableLearner
 from innerloop_server.streams import Purpose, stream
 
 RATE_PREFIX = "log_rates."
 """Meta-parameter of the learned rates of a weight: ``log_rates.<weight>``, [K, *shape]."""
+LOG_STD = "log_std"
+"""Weight of a Gaussian policy: the log standard deviation of its raw actions."""
 DEPTH = "depth"
 """State array [B] int64: inner steps behind the weights."""
 
@@ -50,7 +54,11 @@ class Maml(TrainableLearner):
         self.spec = spec
         self.settings = MamlSettings.from_json(spec.settings)
         self.header = networks.header(spec, self.settings.hidden_sizes)
+        self._objective = objective_of(spec, self.settings, self.header)
+        self._aims = spec.supervision is Supervision.REGRESSION
+        """A prediction is a point: its deviation stays at the floor, and neither entropy nor KL means anything."""
         self._names = tuple(weight_shapes(self.header))
+        self._learned = tuple(name for name in self._names if not (self._aims and name == LOG_STD))
 
     @property
     def inner_steps(self) -> int:
@@ -97,14 +105,15 @@ class Maml(TrainableLearner):
             last_layer_scale=s.last_layer_scale,
             initial_log_std=s.initial_log_std,
         )
+        meta = {name: meta[name] for name in self._learned}
         if s.rates == "learned":
-            meta |= {RATE_PREFIX + name: self._initial_log_rates(meta[name]) for name in self._names}
+            meta |= {RATE_PREFIX + name: self._initial_log_rates(meta[name]) for name in self._learned}
         return meta
 
     def begin(self, meta: Tensors, n: int) -> Tensors:
         """The initial weights ``n`` times, at depth 0."""
         with torch.no_grad():
-            state = networks.stack({name: meta[name] for name in self._names}, n)
+            state = self._start(meta, n)
         state[DEPTH] = torch.zeros(n, dtype=torch.int64, device=meta[self._names[0]].device)
         return state
 
@@ -117,68 +126,50 @@ class Maml(TrainableLearner):
         self, meta: Tensors, state: Tensors, experience: Experience[torch.Tensor], rate_scale: torch.Tensor
     ) -> tuple[Tensors, Mapping[str, torch.Tensor]]:
         """One inner step of B tasks, detached. A task without a real step keeps its weights."""
-        samples = self.prepare(experience)
+        prepared = self.prepare(experience)
         before = {name: state[name].detach() for name in self._names}
         with torch.enable_grad():
-            weights = {name: value.clone().requires_grad_() for name, value in before.items()}
-            policy = self._policy(weights, samples)
-            log_prob = policy.log_prob(samples.actions)
-            loss = surrogate(log_prob, samples.log_probs, samples.inner_advantages, samples.mask)
-            gradients = torch.autograd.grad(loss.sum(), list(weights.values()))
+            leaves = {name: before[name].clone().requires_grad_() for name in self._learned}
+            policy = self._policy({**before, **leaves}, prepared)
+            loss = self._objective.inner(policy, prepared)
+            gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
         with torch.no_grad():
             step = state[DEPTH].clamp(max=self.inner_steps - 1)
-            after: Tensors = {}
-            for (name, value), gradient in zip(before.items(), gradients, strict=True):
+            after: Tensors = dict(before)
+            for name, gradient in zip(self._learned, gradients, strict=True):
+                value = before[name]
                 rate = torch.exp(self._log_rates(meta, name, value[0])[step])
                 after[name] = value - rate_scale.to(value.dtype).reshape(-1, *(1,) * (value.dim() - 1)) * (
                     rate * gradient
                 )
-            metrics = {
-                "loss": loss.detach(),
-                "kl": masked_mean(policy.kl(self._policy(after, samples)), samples.mask),
-                "entropy": masked_mean(policy.entropy(), samples.mask),
-            }
+            metrics = {"loss": loss.detach(), "kl": torch.zeros_like(loss), "entropy": torch.zeros_like(loss)}
+            if not self._aims:
+                metrics["kl"] = masked_mean(policy.kl(self._policy(after, prepared)), prepared.mask)
+                metrics["entropy"] = masked_mean(policy.entropy(), prepared.mask)
             after[DEPTH] = state[DEPTH] + 1
         return after, {name: value.detach().to(torch.float32) for name, value in metrics.items()}
 
-    def prepare(self, experience: Experience[torch.Tensor]) -> Samples:
-        """Fit each task's baseline on these episodes and normalise its advantages."""
-        s = self.settings
-        with torch.no_grad():
-            observations = networks.flatten(self.header, experience.observations, torch.float64)
-            final = networks.flatten(self.header, experience.final_observations, torch.float64)
-            values = fit_values(self.spec.baseline, experience, observations, final, self.spec.horizon, s.discount)
-            mask = step_mask(experience.lengths, experience.rewards.shape[-1])
-            rewards = experience.rewards.to(torch.float64)
+    def prepare(self, experience: Experience[torch.Tensor]) -> Prepared:
+        """As the objective wants it: advantages of episodes, or examples and their answers."""
+        prepared: Prepared = self._objective.prepare(experience)
+        return prepared
 
-            def advantages(trace: float) -> torch.Tensor:
-                raw = gae(rewards, values.v_t, values.v_final, experience.lengths, s.discount, trace)
-                return normalise(raw, mask).to(experience.log_probs.dtype)
-
-            inner = advantages(s.inner_lambda)
-            outer = inner if s.outer_lambda == s.inner_lambda else advantages(s.outer_lambda)
-        return Samples(experience.observations, experience.actions, experience.log_probs, mask, inner, outer)
-
-    def meta_loss(self, meta: Tensors, steps: Sequence[Samples]) -> torch.Tensor:
-        """The outer loss: clipped surrogate after each of k = 1..K inner steps, mean over steps and tasks."""
-        weights = networks.stack({name: meta[name] for name in self._names}, steps[0].mask.shape[0])
-        total = torch.zeros((), dtype=steps[0].log_probs.dtype, device=steps[0].mask.device)
-        for k, (before, after) in enumerate(itertools.pairwise(steps)):
-            log_prob = self._policy(weights, before).log_prob(before.actions)
-            loss = surrogate(log_prob, before.log_probs, before.inner_advantages, before.mask)
+    def meta_loss(self, meta: Tensors, steps: Sequence[Prepared]) -> torch.Tensor:
+        """The outer loss after each of k = 1..K inner steps, mean over steps and tasks."""
+        weights = self._start(meta, steps[0].mask.shape[0])
+        total = torch.zeros((), dtype=weights[self._names[0]].dtype, device=steps[0].mask.device)
+        for k, (fresh, after) in enumerate(itertools.pairwise(steps)):
+            before = fresh if self.spec.supervision is None else steps[0]
+            loss = self._objective.inner(self._policy(weights, before), before)
             gradients = torch.autograd.grad(
-                loss.sum(), list(weights.values()), create_graph=not self.settings.first_order
+                loss.sum(), [weights[name] for name in self._learned], create_graph=not self.settings.first_order
             )
-            weights = {
-                name: value
+            weights = weights | {
+                name: weights[name]
                 - torch.exp(self._log_rates(meta, name, meta[name])[min(k, self.inner_steps - 1)]) * gradient
-                for (name, value), gradient in zip(weights.items(), gradients, strict=True)
+                for name, gradient in zip(self._learned, gradients, strict=True)
             }
-            log_prob = self._policy(weights, after).log_prob(after.actions)
-            adapted = clipped_surrogate(
-                log_prob, after.log_probs, after.outer_advantages, after.mask, self.settings.clip
-            )
-            total = total + adapted.mean()
+            total = total + self._objective.outer(self._policy(weights, after), after).mean()
         return total / (len(steps) - 1)
 
     def export(self, meta: Tensors, state: Tensors) -> tuple[Header, list[Arrays]]:
@@ -188,8 +179,16 @@ class Maml(TrainableLearner):
         n = state[DEPTH].shape[0]
         return dataclasses.replace(self.header), [{name: value[b] for name, value in host.items()} for b in range(n)]
 
-    def _policy(self, weights: Tensors, samples: Samples) -> Gaussian | Categorical:
-        return networks.forward(self.header, weights, samples.observations)
+    def _start(self, meta: Tensors, n: int) -> Tensors:
+        """The initial weights ``n`` times, differentiable where they are learned."""
+        weights = networks.stack({name: meta[name] for name in self._learned}, n)
+        if self._aims:
+            like = meta[self._names[0]]
+            weights[LOG_STD] = torch.full((n, self.header.action_size), LOG_STD_FLOOR).to(like)
+        return weights
+
+    def _policy(self, weights: Tensors, prepared: Prepared) -> Gaussian | Categorical:
+        return networks.forward(self.header, weights, prepared.observations)
 
     def _initial_log_rates(self, like: torch.Tensor) -> torch.Tensor:
         return like.new_full((self.inner_steps, *like.shape), math.log(self.settings.initial_rate))

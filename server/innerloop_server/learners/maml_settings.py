@@ -25,7 +25,11 @@ OUTER = frozenset(
 
 @dataclass(frozen=True)
 class MamlSettings:
-    """How MAML adapts and how it is trained. ``LearnerSpec.settings`` holds these as JSON values."""
+    """How MAML adapts and how it is trained. ``LearnerSpec.settings`` holds these as JSON values.
+
+    On a supervised family, ``initial_log_std``, ``discount``, ``inner_lambda``, ``outer_lambda`` and ``clip`` are not
+    read: its losses know no returns.
+    """
 
     # The policy.
     hidden_sizes: tuple[int, ...] = (32, 32)

@@ -11,10 +11,10 @@ import grpc.aio
 
 from innerloop.v1 import evaluation_pb2, evaluation_pb2_grpc
 from innerloop_server.evaluation.plan import Plan, make_plan
-from innerloop_server.evaluation.references import references
+from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.evaluation.request import EvaluationRequest
 from innerloop_server.evaluation.runner import EvaluationRunner
-from innerloop_server.evaluation.scores import gap_closed
+from innerloop_server.evaluation.scores import comparable, gap_closed
 from innerloop_server.service.convert.enums import (
     EVALUATION_STATES,
     simulator_from_pb,
@@ -22,6 +22,7 @@ from innerloop_server.service.convert.enums import (
     split_from_pb,
     split_to_pb,
 )
+from innerloop_server.service.convert.families import reference_to_pb
 from innerloop_server.service.convert.names import (
     EVALUATION,
     FAMILY,
@@ -30,7 +31,6 @@ from innerloop_server.service.convert.names import (
     request_id,
 )
 from innerloop_server.service.convert.paging import page_request
-from innerloop_server.service.convert.tasks import reference_to_pb
 from innerloop_server.service.convert.values import optional_timestamp, timestamp, whole
 from innerloop_server.service.principal import principal
 from innerloop_server.settings import Limits
@@ -146,7 +146,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             every = PageRequest(_LARGEST_K + 1)
             page = await asyncio.to_thread(self._store.query_scores, evaluation_id=record.id, page=every)
             scores = sorted(page.items, key=lambda score: score.score.k)
-        family = self._registry.families.get(request.family)
+        family = self._registry.find(request.family)
         against = scores[0].references if scores else references(family) if family else ()
         return evaluation_pb2.Evaluation(
             name=EVALUATION.format(record.id),
@@ -156,7 +156,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             units_total=record.total,
             error=record.error,
             scores=[_score_to_pb(score) for score in scores],
-            references=[reference_to_pb(reference) for reference in against],
+            references=[reference_to_pb(reference) for reference in comparable(against)],
             create_time=timestamp(record.created_at),
             end_time=optional_timestamp(record.finished_at),
         )
@@ -198,5 +198,6 @@ def _score_to_pb(record: ScoreRecord) -> evaluation_pb2.Score:
         greedy=record.greedy,
         simulator=simulator_to_pb(record.simulator),
         gap_closed=gap_closed(score.mean, record.references),
+        metrics=score.metrics,
         create_time=timestamp(record.created_at),
     )

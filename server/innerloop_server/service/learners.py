@@ -116,6 +116,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             simulator=simulator_from_pb(request.simulator, "simulator"),
             continue_from=parse_revision(request.continue_from, "continue_from") if request.continue_from else None,
             request_id=request_id(request.request_id),
+            generator=request.generator,
         )
         record = await self._supervisor.start(wanted, caller, lambda learner: self._permit(learner, caller))
         return learner_pb2.StartTrainingResponse(training=training_to_pb(record))

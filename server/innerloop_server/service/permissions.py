@@ -21,6 +21,10 @@ class Permissions:
         """As the server is configured; without tokens everybody is ``local``, and ``local`` is an operator."""
         return Permissions(frozenset(settings.operators if settings.tokens else (LOCAL,)))
 
+    def allows(self, principal: str, owner: str) -> bool:
+        """Whether ``principal`` may change what ``owner`` (empty: the server itself) owns."""
+        return principal in self.operators or (owner != "" and principal == owner)
+
     def require(self, principal: str, owner: str, name: str) -> None:
         """Let the owner of a thing and operators pass.
 
@@ -32,7 +36,7 @@ class Permissions:
         Raises:
             PermissionDenied: somebody else asks.
         """
-        if principal in self.operators or (owner and principal == owner):
+        if self.allows(principal, owner):
             return
         whose = f"belongs to {owner}" if owner else "is the server's own"
         raise PermissionDenied(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from innerloop.arrays import Array, decode, encode, space_from_json, space_to_json
-from innerloop_server.domain import Budget, Features, LearnerSpec, Reference, Split, Task
+from innerloop_server.domain import Budget, Features, LearnerSpec, Reference, ReturnUnit, Split, Supervision, Task
 
 Json = dict[str, Any]
 
@@ -84,11 +84,13 @@ def spec_to_json(spec: LearnerSpec) -> Json:
         "horizon": spec.horizon,
         "baseline": {"kind": spec.baseline.kind, "degree": spec.baseline.degree},
         "settings": json.loads(json.dumps(dict(spec.settings), allow_nan=False)),
+        "supervision": spec.supervision,
     }
 
 
 def spec_from_json(value: Mapping[str, Any]) -> LearnerSpec:
     """Undo :func:`spec_to_json`."""
+    supervision = value.get("supervision")  # absent in what was written before there was any
     return LearnerSpec(
         name=value["name"],
         method=value["method"],
@@ -102,14 +104,16 @@ def spec_from_json(value: Mapping[str, Any]) -> LearnerSpec:
         horizon=value["horizon"],
         baseline=Features(**value["baseline"]),
         settings=value["settings"],
+        supervision=Supervision(supervision) if supervision else None,
     )
 
 
 def reference_to_json(reference: Reference) -> Json:
     """A reference number and its source."""
-    return {"name": reference.name, "value": reference.value, "source": reference.source}
+    return {"name": reference.name, "value": reference.value, "source": reference.source, "unit": reference.unit}
 
 
 def reference_from_json(value: Mapping[str, Any]) -> Reference:
     """Undo :func:`reference_to_json`."""
-    return Reference(**value)
+    unit = ReturnUnit(value.get("unit", ReturnUnit.EPISODE))  # absent in what was written before there was any
+    return Reference(value["name"], value["value"], value["source"], unit)

@@ -209,6 +209,7 @@ def _evaluation(row: Row[Any]) -> EvaluationRecord:
 
 def _score_values(evaluation_id: str, record: ScoreRecord, now: float) -> dict[str, Any]:
     numbers = dataclasses.asdict(record.score)
+    metrics = numbers.pop("metrics")
     return {
         "evaluation_id": evaluation_id,
         "family": record.family,
@@ -219,6 +220,7 @@ def _score_values(evaluation_id: str, record: ScoreRecord, now: float) -> dict[s
         "greedy": record.greedy,
         "simulator": record.simulator,
         **{name: None if math.isnan(value) else value for name, value in numbers.items()},
+        "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         "references": [reference_to_json(reference) for reference in record.references],
         "created_at": now,
     }
@@ -235,7 +237,7 @@ def _score(row: Row[Any]) -> ScoreRecord:
         guard=row.guard,
         greedy=row.greedy,
         simulator=Simulator(row.simulator),
-        score=Score(k=row.k, tasks=row.tasks, episodes=row.episodes, **numbers),
+        score=Score(k=row.k, tasks=row.tasks, episodes=row.episodes, **numbers, metrics=row.metrics),
         references=tuple(reference_from_json(reference) for reference in row.references),
         created_at=row.created_at,
     )

@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 # Constraints have names so that later migrations can speak of them.
@@ -170,6 +171,7 @@ SCORES = Table(
     Column("low", Double),
     Column("high", Double),
     Column("standard_error", Double),
+    Column("metrics", Json, nullable=False, server_default=text("'{}'")),
     Column("references", Json, nullable=False),
     Column("created_at", Double, nullable=False),
     Index(None, "family", "learner_id", "revision", "k"),

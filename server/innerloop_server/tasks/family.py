@@ -8,55 +8,25 @@ from __future__ import annotations
 
 import abc
 import importlib.util
-from collections.abc import Mapping
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 from innerloop.arrays import Array, Arrays, Box, Discrete, Space
-from innerloop_server.domain import Features, Reference, Simulator, Task
+from innerloop_server.domain import Features, Reference, Simulator, Split, Supervision, Task
 from innerloop_server.errors import InvalidField, PreconditionFailed
+from innerloop_server.tasks.batch import TaskBatch
 
 if TYPE_CHECKING:
     import torch
 
-
-class TaskBatch(Protocol):
-    """The tensor-native face: B tasks, N parallel episodes each, stepped as one batch of tensors.
-
-    Pure: ``reset`` and ``step`` return new states and never touch old ones. Physics is float64; observations and
-    rewards come out as float32. What a row computes does not depend on how many rows there are.
-    """
-
-    reset_uniforms: int
-    """How many uniform numbers in [0, 1) one reset consumes (0: the start is fixed)."""
-
-    def reset(self, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start episodes.
-
-        Args:
-            uniforms: [B, N, reset_uniforms] float64 in [0, 1).
-
-        Returns:
-            (state [B, N, S] float64, observation [B, N, *O] float32).
-        """
-        ...
-
-    def step(
-        self, state: torch.Tensor, action: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One step of every row, finished or not (the caller masks what is finished).
-
-        Args:
-            state: [B, N, S].
-            action: [B, N, *A] float32 as an environment takes it (clipped and scaled), or [B, N] int64.
-
-        Returns:
-            (state [B, N, S], observation [B, N, *O] float32, reward [B, N] float32, terminated [B, N] bool).
-        """
-        ...
+SHOWN = 200
+"""Characters of a wrong value that an error repeats: an error has to fit the headers of an answer."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +79,19 @@ class Family(abc.ABC):
     discount: float = 0.99
     baseline: Features = Features()
     extra: Extra | None = None
+    supervision: Supervision | None = None
+    """Set in a supervised family: its episodes are one step, and ``info["feedback"]`` of that step is the answer."""
+    knows_success: bool = False
+    """Its environments say ``info["success"]``, and its batch face :meth:`~.TaskBatch.success`; evaluations report the
+    share of episodes."""
+    splits_share_tasks: bool = False
+    """There are so few tasks (two directions, 21 goals) that train, validation and test meet the same ones."""
+    splits_hold_out: bool = False
+    """The splits draw from parts of the parameter space that never meet (classes, scripts, environments), not only
+    from streams that never meet: nobody but ``sample`` may make up parameters to train on."""
+    options: ClassVar[Mapping[str, int | str]] = {}
+    """What can be chosen about the family, and the defaults: each is a keyword of the constructor. A family with other
+    than default options is another family, called ``<name>.<option>-<value>`` (``bernoulli-bandit.arms-10``)."""
 
     @property
     @abc.abstractmethod
@@ -145,8 +128,20 @@ class Family(abc.ABC):
         """An environment's action for one unit of raw action; empty for Discrete."""
         return () if isinstance(self.action_space, Discrete) else (1.0,) * self.action_space.size
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Array]:
-        """Draw the hidden parameters of one task; by default independent and uniform over the parameter space."""
+    @property
+    def feedback_size(self) -> int:
+        """F: numbers in the feedback of one step; 0 without supervision."""
+        if self.supervision is None:
+            return 0
+        return 1 if isinstance(self.action_space, Discrete) else self.action_space.size
+
+    def sample(self, rng: np.random.Generator, split: Split = Split.TRAIN) -> dict[str, Array]:  # noqa: ARG002
+        """Draw the hidden parameters of one task; by default independent and uniform over the parameter space.
+
+        Args:
+            rng: the task's own stream; the streams of the splits never meet.
+            split: for families that hold out more than a stream (whole classes, scripts, languages, tasks).
+        """
         drawn: dict[str, Array] = {}
         for name, part in self.parameter_space.spaces.items():
             if isinstance(part, gymnasium.spaces.Discrete):
@@ -158,6 +153,36 @@ class Family(abc.ABC):
                     f"{name}: {part} has no uniform distribution; {type(self).__name__} must override sample"
                 )
         return drawn
+
+    def enumerate(self, split: Split) -> Sequence[dict[str, Array]] | None:  # noqa: ARG002 - by default all splits are one
+        """The parameters of every task of a split, in a fixed order; ``None`` where they are too many to count.
+
+        An evaluation takes its tasks from here, in turn, so that it meets each equally often. By default: where the
+        splits share their tasks, every combination of the parameters, the last one changing fastest.
+
+        Args:
+            split: for families that hold out more than a stream.
+        """
+        parts = self.parameter_space.spaces
+        ranges = [
+            range(part.start, part.start + part.n)
+            for part in parts.values()
+            if isinstance(part, gymnasium.spaces.Discrete)
+        ]
+        if not self.splits_share_tasks or len(ranges) < len(parts):
+            return None
+        return [dict(zip(parts, map(np.asarray, values), strict=True)) for values in itertools.product(*ranges)]
+
+    def configured(self, options: Mapping[str, int | str]) -> Family:
+        """This family with other options: a new one, under the name that says them.
+
+        Args:
+            options: a value for each of ``options``.
+
+        Raises:
+            InvalidField: a value that the family does not take; names ``options.<name>``.
+        """
+        return type(self)(**options)
 
     @abc.abstractmethod
     def make(self, task: Task) -> gymnasium.Env[Any, Any]:
@@ -212,7 +237,7 @@ class Family(abc.ABC):
             with np.errstate(invalid="ignore"):  # a float too large for an integer is caught by the comparison
                 value = given.astype(part.dtype)
             if np.any(value != given) or not part.contains(value):
-                raise InvalidField(where, f"{given.tolist()} lies outside {part}")
+                raise InvalidField(where, f"{textwrap.shorten(str(given.tolist()), SHOWN)} lies outside {part}")
             checked[name] = value
         return checked
 

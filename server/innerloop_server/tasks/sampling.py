@@ -41,7 +41,7 @@ def sample_task(family: Family, seed: int, split: Split, index: int) -> Task:
     for field, value in (("seed", seed), ("index", index)):
         if value < 0:
             raise InvalidField(field, f"{value} is negative; give 0 or more")
-    parameters = family.sample(stream(seed, _PURPOSES[split], index))
+    parameters = family.sample(stream(seed, _PURPOSES[split], index), split)
     return Task(family.name, family.check(parameters), split, seed, index)
 
 
@@ -57,6 +57,20 @@ def task_from_name(registry: Registry, name: str, field: str = "name") -> Task:
         InvalidField: the name has another form.
         NotFound: no such family.
     """
+    family, split, seed, index = _parts(name, field)
+    return sample_task(registry.get(family), int(seed), Split(split), int(index))
+
+
+def family_of(name: str, field: str = "name") -> str:
+    """The family in the name of a sampled task, options and all.
+
+    Raises:
+        InvalidField: the name has another form.
+    """
+    return _parts(name, field)[0]
+
+
+def _parts(name: str, field: str) -> tuple[str, str, str, str]:
     match = _TASK_NAME.fullmatch(name)
     if match is None:
         raise InvalidField(
@@ -64,7 +78,7 @@ def task_from_name(registry: Registry, name: str, field: str = "name") -> Task:
             f"{name!r} names no task; write families/FAMILY/tasks/SPLIT-SEED-INDEX, SPLIT one of {', '.join(Split)}",
         )
     family, split, seed, index = match.groups()
-    return sample_task(registry.get(family), int(seed), Split(split), int(index))
+    return family, split, seed, index
 
 
 def custom_task(family: Family, parameters: Arrays, field: str = "task.parameters") -> Task:

@@ -46,6 +46,8 @@ def actor_collector(learner: Learner, pool: ActorPool, device: torch.device) -> 
                     seed=seeds[key],
                     step=step,
                     phase=0,
+                    supervision=learner.spec.supervision,
+                    query=step > 0,
                 )
             )
         return _stack(gather(pool, len(tasks)), device)

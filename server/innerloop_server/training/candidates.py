@@ -51,6 +51,7 @@ def build_manifest(
         "spec": spec_to_json(settings.spec),
         "seed": settings.seed,
         "simulator": settings.simulator.value,
+        "generator": settings.generator,
         "device": settings.device,
         "update": update,
         "updates": settings.updates,

@@ -41,7 +41,15 @@ def batch_collector(family: Family, learner: Learner, device: torch.device) -> C
 
     def collect(tasks: Sequence[Task], meta: Tensors, state: Tensors, seeds: Sequence[int], step: int) -> Rollout:
         batch = family.batch(stack_parameters(tasks), device)
-        noise = draw(learner.spec, seeds, step, episodes=learner.episodes_per_step, reset_uniforms=batch.reset_uniforms)
+        noise = draw(
+            learner.spec,
+            seeds,
+            step,
+            episodes=learner.episodes_per_step,
+            reset_uniforms=batch.reset_uniforms,
+            step_uniforms=batch.step_uniforms,
+            query=step > 0,
+        )
         return rollout(learner, meta, state, batch, noise)
 
     return collect

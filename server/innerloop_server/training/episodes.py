@@ -30,7 +30,13 @@ def batch_collector(family: Family) -> Collect:
         learner: Learner, meta: Tensors, tasks: Sequence[Task], episodes: int, seed: int, greedy: bool
     ) -> Experience[torch.Tensor]:
         batch = MergedBatch(family.batch(stack_parameters(tasks), torch.device("cpu")), len(tasks))
-        noise = draw(learner.spec, [seed], episodes=len(tasks) * episodes, reset_uniforms=batch.reset_uniforms)
+        noise = draw(
+            learner.spec,
+            [seed],
+            episodes=len(tasks) * episodes,
+            reset_uniforms=batch.reset_uniforms,
+            step_uniforms=batch.step_uniforms,
+        )
         return rollout(learner, meta, learner.begin(meta, 1), batch, noise, greedy=greedy).experience
 
     return collect
@@ -80,4 +86,6 @@ def _concatenate(parts: Sequence[Experience[np.ndarray]]) -> Experience[torch.Te
         bootstrap=joined("bootstrap"),
         final_observations=joined("final_observations"),
         time_offset=joined("time_offset"),
+        feedback=joined("feedback"),
+        success=joined("success"),
     )

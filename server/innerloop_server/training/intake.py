@@ -40,6 +40,10 @@ class Intake:
         Raises:
             NotFound, InvalidField, PreconditionFailed, Exhausted: as ``TrainingSupervisor.start``.
         """
+        with self._registry.binding:  # until its learner is in the store, nobody may take the family away
+            return self._create(request, owner, permit)
+
+    def _create(self, request: TrainingRequest, owner: str, permit: Callable[[LearnerRecord], None]) -> TrainingRecord:
         family = self._registry.get(request.family)
         if family.extra is not None:
             family.extra.require(family.name)

@@ -105,6 +105,7 @@ def _settings(options: argparse.Namespace, registry: Registry) -> RunSettings:
         seed=options.seed,
         updates=options.updates,
         simulator=Simulator(options.simulator) if options.simulator else None,
+        generator=options.generator,
     )
     settings = replace(plan(request, family), device=options.device, actors=options.actors)
     if options.initial is None:
@@ -163,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=0, help="0: as the settings say")
     parser.add_argument("--simulator", choices=[s.value for s in Simulator], help="the family's first when left out")
+    parser.add_argument("--generator", default="", help="what proposes the tasks; uniform when left out")
     parser.add_argument("--set", type=_assignment, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--from", dest="initial", type=Path, metavar="FILE", help="meta.safetensors to start from")
     parser.add_argument("--device", default="cpu")

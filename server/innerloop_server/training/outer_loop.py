@@ -6,7 +6,6 @@ and the update's number. So a training that was killed and resumed from a checkp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +14,16 @@ import safetensors.torch
 import torch
 
 from innerloop.arrays import Arrays
-from innerloop_server.adaptation.rollout import bucket, trim
-from innerloop_server.domain import Experience, Task
 from innerloop_server.errors import DataLoss
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.trainable import Samples, TrainableLearner
+from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.streams import Purpose, derive
-from innerloop_server.tasks.generators.generator import Feedback, TaskGenerator
+from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.training import optimiser
 from innerloop_server.training.collect import Collect
+from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.optimiser import AdamState
+from innerloop_server.training.student import EpisodesT, Student
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TrainState:
 
 
 def start(
-    learner: TrainableLearner, generator: TaskGenerator, seed: int, device: torch.device | None = None
+    learner: TrainableLearner | Student[EpisodesT], generator: Proposer, seed: int, device: torch.device | None = None
 ) -> TrainState:
     """The state before the first update."""
     meta = {name: value.to(device or torch.device("cpu")) for name, value in learner.initial_meta(seed).items()}
@@ -56,6 +55,9 @@ def update(
 ) -> tuple[TrainState, dict[str, float]]:
     """One meta-update: fresh tasks, K adaptations with fresh episodes each, some optimiser steps on all of it.
 
+    In a supervised family the episodes at k = 0 are the support, which every adaptation of the task learns from; those
+    after are fresh queries.
+
     Args:
         learner: the method.
         generator: proposes the tasks and is told how they went.
@@ -66,62 +68,30 @@ def update(
     Returns:
         (state, metrics): ``return_k`` is the mean undiscounted return after k inner steps, k = 0..K; ``kl_k`` the
         KL of inner step k; ``loss`` the meta-loss before the first optimiser step; ``gradient_norm`` that of its
-        gradient before clipping; ``environment_steps`` of this update.
+        gradient before clipping (both 0 in an update whose tasks were all proposed to be looked at only);
+        ``environment_steps`` of this update.
     """
-    tasks, generated = generator.propose(state.generator, learner.tasks_per_update)
-    seeds = [derive(seed, Purpose.TRAINING, state.update, i) for i in range(len(tasks))]
-    episodes, returns, sampled = _adapt_and_collect(learner, state.meta, tasks, seeds, collect)
-    feedback = [Feedback(task, tuple(row)) for task, row in zip(tasks, returns.tolist(), strict=True)]
-    meta, adam, optimised = _optimise(learner, state, [learner.prepare(e) for e in episodes])
-    steps = sum(int(e.lengths.sum()) for e in episodes)
+    return teach(MetaStudent(learner, collect), generator, state, seed)
+
+
+def teach(
+    student: Student[EpisodesT], generator: TaskGenerator, state: TrainState, seed: int
+) -> tuple[TrainState, dict[str, float]]:
+    """One update of any student on the tasks that a generator proposes. As :func:`update`; the metrics are the
+    student's, and ``environment_steps``.
+    """
+    proposal, proposed = generator.propose(state.generator, student.tasks_per_update)
+    seeds = [derive(seed, Purpose.TRAINING, state.update, i) for i in range(len(proposal.tasks))]
+    played = student.play(state.meta, proposal.tasks, seeds)
+    meta, adam, learned = student.learn(state.meta, state.adam, played, proposal.learn, state.update, seed)
     after = TrainState(
         meta=meta,
         adam=adam,
         update=state.update + 1,
-        environment_steps=state.environment_steps + steps,
-        generator=generator.report(generated, feedback),
+        environment_steps=state.environment_steps + played.environment_steps,
+        generator=generator.report(proposed, played.feedback),
     )
-    return after, {**sampled, **optimised, "environment_steps": float(steps)}
-
-
-def _adapt_and_collect(
-    learner: TrainableLearner, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int], collect: Collect
-) -> tuple[list[Experience[torch.Tensor]], torch.Tensor, dict[str, float]]:
-    """Episodes of the states after k = 0..K inner steps, each trimmed to the longest of them; mean returns
-    [B, K + 1]; and metrics.
-    """
-    state = learner.begin(meta, len(tasks))
-    scale = torch.ones(len(tasks), device=next(iter(meta.values())).device)
-    episodes: list[Experience[torch.Tensor]] = []
-    returns: list[torch.Tensor] = []
-    metrics: dict[str, float] = {}
-    for k in range(learner.inner_steps + 1):
-        one = collect(tasks, meta, state, seeds, k)
-        capacity = bucket(int(one.experience.lengths.max()), learner.spec.horizon)
-        episodes.append(trim(one.experience, capacity))
-        returns.append(one.returns.mean(-1))
-        metrics[f"return_{k}"] = float(one.returns.mean())
-        if k < learner.inner_steps:
-            state, inner = learner.adapt(meta, state, episodes[-1], scale)
-            metrics[f"kl_{k}"] = float(inner["kl"].mean())
-    return episodes, torch.stack(returns, -1), metrics
-
-
-def _optimise(
-    learner: TrainableLearner, state: TrainState, samples: Sequence[Samples]
-) -> tuple[Tensors, AdamState, dict[str, float]]:
-    """``learner.epochs`` optimiser steps down the meta-loss of the same samples."""
-    meta, adam = state.meta, state.adam
-    rates = {name: learner.learning_rate(name, state.update) for name in meta}
-    metrics: dict[str, float] = {}
-    for _ in range(learner.epochs):
-        leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
-        loss = learner.meta_loss(leaves, samples)
-        gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-        gradients, norm = optimiser.clip_norm(gradients, learner.gradient_clip)
-        metrics = metrics or {"loss": float(loss.detach()), "gradient_norm": norm}
-        meta, adam = optimiser.step(meta, gradients, adam, rates)
-    return meta, adam, metrics
+    return after, {**played.metrics, **learned, "environment_steps": float(played.environment_steps)}
 
 
 def to_bytes(state: TrainState) -> bytes:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import numpy as np
 import torch
 
 from innerloop.arrays import Array
@@ -23,12 +22,13 @@ from innerloop_server.domain import LearnerSpec, Split, Task
 from innerloop_server.errors import NotFound
 from innerloop_server.evaluation.scores import MEMORYLESS, ORACLE
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.ppo import Ppo, Steps
+from innerloop_server.learners.ppo import Ppo
 from innerloop_server.streams import Purpose, derive, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import sample_task
 from innerloop_server.training import optimiser
 from innerloop_server.training.episodes import Collect
+from innerloop_server.training.ppo_student import improve
 from innerloop_server.training.visible import VisibleFamily
 
 KINDS = (MEMORYLESS, ORACLE)
@@ -97,8 +97,7 @@ def train(
         steps = learner.prepare(meta, experience)
         rng = stream(seed, Purpose.TRAINING, update, 1)
         rate = s.learning_rate * (1 - update / s.updates)
-        for rows in _minibatches(len(steps), s.epochs, s.minibatches, rng):
-            meta, adam = _step(learner, meta, adam, steps.take(rows), rate)
+        meta, adam = improve(learner, meta, adam, steps, rng, rate)
         if on_update is not None:
             on_update(update + 1, curve[-1])
     return Trained(meta, environment_steps, time.perf_counter() - wall, time.process_time() - cpu, tuple(curve))
@@ -112,20 +111,6 @@ def returns(
     sums = experience.rewards.to(torch.float64).sum(-1).reshape(len(tasks), episodes)
     per_task: Array = sums.mean(-1).numpy()
     return per_task
-
-
-def _step(
-    learner: Ppo, meta: Tensors, adam: optimiser.AdamState, steps: Steps, rate: float
-) -> tuple[Tensors, optimiser.AdamState]:
-    leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
-    gradients = dict(zip(leaves, torch.autograd.grad(learner.loss(leaves, steps), list(leaves.values())), strict=True))
-    clipped, _ = optimiser.clip_norm(gradients, learner.settings.gradient_clip)
-    return optimiser.step(meta, clipped, adam, dict.fromkeys(meta, rate))
-
-
-def _minibatches(n: int, epochs: int, parts: int, rng: np.random.Generator) -> list[torch.Tensor]:
-    """Rows of each minibatch: every epoch is a fresh permutation of n rows in ``parts`` parts."""
-    return [rows for _ in range(epochs) for rows in torch.from_numpy(rng.permutation(n)).tensor_split(parts)]
 
 
 def _spec(family: Family, kind: str, values: Mapping[str, Any]) -> LearnerSpec:

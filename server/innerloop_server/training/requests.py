@@ -12,8 +12,9 @@ from innerloop_server.domain import LearnerSpec, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.family import Family
+from innerloop_server.training import generators
 from innerloop_server.training.run import RunSettings, Schedule
-from innerloop_server.training.specs import spec_for
+from innerloop_server.training.specs import learner_id, spec_for
 
 LARGEST_UPDATE = 50_000_000
 """Environment steps of one meta-update at most: its episodes are held in memory together."""
@@ -29,7 +30,7 @@ class TrainingRequest:
     family: str
     method: str = "maml"
     learner: str = ""
-    """Id; empty: ``{family}-{method}``."""
+    """Id; empty: ``specs.learner_id``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """JSON values over the learner's settings, or over the method's configuration for the family; and any of
     :class:`~innerloop_server.training.run.Schedule`."""
@@ -38,6 +39,8 @@ class TrainingRequest:
     """0: as the settings say."""
     simulator: Simulator | None = None
     """``None``: the family's first."""
+    generator: str = ""
+    """What proposes the tasks, as ``generators`` names it; empty: uniform."""
     continue_from: tuple[str, int] | None = None
     """(learner id, number) of the revision to start from; ``None``: fresh meta-parameters."""
     request_id: str = ""
@@ -46,7 +49,7 @@ class TrainingRequest:
     @property
     def learner_id(self) -> str:
         """The learner's id, default filled in."""
-        return self.learner or f"{self.family}-{self.method}"
+        return self.learner or learner_id(self.family, self.method)
 
 
 def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSettings:
@@ -60,7 +63,7 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
 
     Raises:
         InvalidField: a setting that is unknown, or cannot be, or would make another learner of a base; a simulator
-            that the family lacks; too many updates.
+            that the family lacks; a generator that there is not, or not for this family; too many updates.
         PreconditionFailed: a base is of another family or method.
     """
     method = methods.get(request.method)
@@ -87,7 +90,9 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
         _check_same_adaptation(spec, base)
     schedule = _schedule(request.settings)
     simulator = _simulator(request.simulator, family)
-    run = RunSettings(spec=spec, seed=request.seed, simulator=simulator, schedule=schedule)
+    generator = request.generator or generators.UNIFORM
+    generators.build(generator, family, request.seed)  # says what is wrong with it
+    run = RunSettings(spec, request.seed, simulator, generator, schedule)
     if request.continue_from is not None:
         learner, number = request.continue_from
         run = replace(run, continue_from=f"learners/{learner}/revisions/{number}")
@@ -106,6 +111,8 @@ def command(run: RunSettings, family: Family) -> str:
     defaults = methods.settings_of(spec_for(family, run.spec.method)).to_json()
     words = ["scripts/train", run.spec.family, "--method", run.spec.method, "--seed", str(run.seed)]
     words += ["--updates", str(run.updates), "--simulator", run.simulator.value, "--learner", run.spec.name]
+    if run.generator != generators.UNIFORM:
+        words += ["--generator", run.generator]
     if run.continue_from:
         words += ["--from", run.continue_from]
     for name, value in run.spec.settings.items():

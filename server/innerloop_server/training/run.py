@@ -52,6 +52,8 @@ class RunSettings:
     """The learner; its settings name ``updates``."""
     seed: int
     simulator: Simulator
+    generator: str = "uniform"
+    """What proposes the tasks, as ``generators`` names it."""
     schedule: Schedule = field(default_factory=Schedule)
     device: str = "cpu"
     actors: int = 2

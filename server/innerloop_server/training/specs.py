@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -24,11 +25,16 @@ def preset(method: str, family: str) -> dict[str, Any]:
     """
     if method not in registry.METHODS:
         raise InvalidField("method", f"{method!r} is unknown; use one of {', '.join(registry.METHODS)}")
-    for name in (family, "default"):
+    for name in (family, family.partition(".")[0], "default"):
         file = CONFIGS / method / f"{name}.toml"
         if file.is_file():
             return tomllib.loads(file.read_text(encoding="utf-8"))
     return {}
+
+
+def learner_id(family: str, method: str) -> str:
+    """The id of a family's learner that nobody named otherwise: ``bernoulli-bandit-arms-10-maml``."""
+    return re.sub("[^a-z0-9-]", "-", f"{family}-{method}".lower())
 
 
 def spec_for(
@@ -39,14 +45,14 @@ def spec_for(
     Args:
         family: where spaces, normalisers, horizon and baseline come from.
         method: name of the learning method.
-        name: resource id of the learner; ``<family>-<method>`` when left out.
+        name: resource id of the learner; see :func:`learner_id` when left out.
         settings: over the preset, key by key.
 
     Raises:
         InvalidField: no such method.
     """
     return LearnerSpec(
-        name=name or f"{family.name}-{method}",
+        name=name or learner_id(family.name, method),
         method=method,
         family=family.name,
         observation_space=family.observation_space,
@@ -58,4 +64,5 @@ def spec_for(
         horizon=family.horizon,
         baseline=family.baseline,
         settings={"discount": family.discount, **preset(method, family.name), **(settings or {})},
+        supervision=family.supervision,
     )

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import safetensors.torch
 import torch
@@ -30,19 +30,21 @@ import torch
 from innerloop_server import faults
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.process import resolve_device
-from innerloop_server.domain import Simulator
-from innerloop_server.errors import DataLoss, InnerloopError
+from innerloop_server.domain import Simulator, Split
+from innerloop_server.errors import DataLoss, InnerloopError, InvalidField
 from innerloop_server.learners import registry as methods
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.generators.generator import TaskGenerator
-from innerloop_server.tasks.generators.uniform import UniformGenerator
+from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.training import candidates, checkpoints, optimiser, outer_loop
+from innerloop_server.tasks.sampling import sample_task, stack_parameters
+from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired
 from innerloop_server.training.actor_collect import actor_collector
+from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.curves import Curves
+from innerloop_server.training.goal_gan_generator import GoalGanGenerator
 from innerloop_server.training.messages import (
     Checkpointed,
     Done,
@@ -53,8 +55,10 @@ from innerloop_server.training.messages import (
     Updated,
     encode,
 )
+from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.metrics import WALL_CLOCK, MetricsLog, UpdateMetrics
 from innerloop_server.training.outer_loop import TrainState
+from innerloop_server.training.paired import Paired
 from innerloop_server.training.run import RunFolder, RunSettings
 
 NICENESS = 5
@@ -97,11 +101,11 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
         if family.extra is not None:
             family.extra.require(family.name)
         learner = methods.build(settings.spec)
-        generator = UniformGenerator(family, settings.seed)
+        generator = _generator(settings, family, learner)
         state = _restore(folder, settings, learner, generator)
         log = stack.enter_context(MetricsLog(folder.metrics, state.update))
         curves = stack.enter_context(Curves(folder.tensorboard, state.update))
-        collect = stack.enter_context(_collector(settings, family, learner))
+        student = MetaStudent(learner, stack.enter_context(_collector(settings, family, learner)))
         clock = _Clock.after(log.last)
         for update in candidates.updates_of(folder, up_to=state.update):
             tell(Revised(update))
@@ -112,7 +116,10 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
                     _checkpoint(folder, log, curves, state, tell)
                 tell(Paused(state.update))
                 return state
-            state, values = outer_loop.update(learner, generator, collect, state, settings.seed)
+            if isinstance(generator, Paired):
+                state, values = paired.update(student, generator, state, settings.seed)
+            else:
+                state, values = outer_loop.teach(student, generator, state, settings.seed)
             metrics = UpdateMetrics(state.update, {**_finite(values, state.update), **clock.read()})
             log.append(metrics)
             faults.point("training.logged")
@@ -131,13 +138,34 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
         return state
 
 
+def _generator(settings: RunSettings, family: Family, learner: TrainableLearner) -> TaskGenerator | Paired:
+    """What proposes the tasks.
+
+    Raises:
+        InvalidField: there is no such generator, or not for this family.
+    """
+    generator = generators.build(settings.generator, family, settings.seed)
+    if isinstance(generator, AdversaryGenerator):
+        return Paired(generator, learner)
+    if isinstance(generator, GoalGanGenerator) and settings.simulator is Simulator.BATCH:
+        _check_knows_success(family, settings.seed)
+    return cast("TaskGenerator", generator)
+
+
+def _check_knows_success(family: Family, seed: int) -> None:
+    """Raises:
+    InvalidField: the family says of no episode that it succeeded.
+    """
+    task = sample_task(family, seed, Split.TRAIN, 0)
+    if not family.batch(stack_parameters([task]), torch.device("cpu")).knows_success:
+        raise InvalidField("generator", f"goal-gan goes by success, and {family.name} knows none")
+
+
 def _due(update: int, every: int, last: int) -> bool:
     return update == last or (every > 0 and update % every == 0)
 
 
-def _restore(
-    folder: RunFolder, settings: RunSettings, learner: TrainableLearner, generator: TaskGenerator
-) -> TrainState:
+def _restore(folder: RunFolder, settings: RunSettings, learner: TrainableLearner, generator: Proposer) -> TrainState:
     """The state of the last checkpoint, or the one before the first update."""
     device = torch.device(settings.device)
     saved = checkpoints.load(folder.checkpoints)

@@ -12,9 +12,10 @@ import gymnasium
 import numpy as np
 
 from innerloop.arrays import Array, Arrays, Box, Discrete, Space
-from innerloop_server.domain import Task
+from innerloop_server.domain import Split, Task
 from innerloop_server.errors import InvalidField
-from innerloop_server.tasks.family import Family, TaskBatch
+from innerloop_server.tasks.batch import TaskBatch
+from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry, load_registry
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class VisibleFamily(Family):
         self.discount = family.discount
         self.baseline = family.baseline
         self.extra = family.extra
+        self.splits_hold_out = family.splits_hold_out
+        self.options = family.options  # type: ignore[misc]  # of each instance here: what it shows has them
 
     @property
     def parameter_space(self) -> gymnasium.spaces.Dict:
@@ -79,20 +82,24 @@ class VisibleFamily(Family):
         """As the family's."""
         return self._family.action_scale
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Array]:
+    def configured(self, options: Mapping[str, int | str]) -> VisibleFamily:
+        """The family with other options, shown."""
+        return VisibleFamily(self._family.configured(options))
+
+    def sample(self, rng: np.random.Generator, split: Split = Split.TRAIN) -> dict[str, Array]:
         """As the family."""
-        return self._family.sample(rng)
+        return self._family.sample(rng, split)
+
+    def check(self, parameters: Mapping[str, Array], field: str = "task.parameters") -> dict[str, Array]:
+        """As the family."""
+        return self._family.check(parameters, field)
 
     def make(self, task: Task) -> gymnasium.Env[Any, Any]:
         """The family's environment behind a wrapper that appends the parameters."""
-        shown = normalise(self.parameter_space, {name: value[None] for name, value in task.parameters.items()})[0]
-        box = self.observation_space
+        env, box = self._family.make(task), self.observation_space
         assert isinstance(box, Box)
-        return gymnasium.wrappers.TransformObservation(
-            self._family.make(task),
-            lambda observation: np.concatenate([np.ravel(observation), shown]).astype(np.float32),
-            gymnasium.spaces.Box(box.low, box.high, dtype=np.float32),
-        )
+        wrapper = _Shown if env.has_wrapper_attr("set_task") else _ShownForGood
+        return wrapper(env, self.parameter_space, box, task.parameters)
 
     def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:
         """The family's batch with the parameters appended to each observation."""
@@ -108,6 +115,34 @@ class VisibleFamily(Family):
     @property
     def _parameter_count(self) -> int:
         return sum(int(np.prod(part.shape or ())) for part in self.parameter_space.spaces.values())
+
+
+class _ShownForGood(gymnasium.ObservationWrapper[Array, Any, Array]):
+    """An environment of one task, whose parameters stand behind each observation."""
+
+    def __init__(
+        self, env: gymnasium.Env[Array, Any], parameter_space: gymnasium.spaces.Dict, box: Box, parameters: Arrays
+    ) -> None:
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(box.low, box.high, dtype=np.float32)
+        self._parameter_space = parameter_space
+        self._show(parameters)
+
+    def observation(self, observation: Array) -> Array:
+        """The flattened observation, then the parameters."""
+        return np.concatenate([np.ravel(observation), self._shown]).astype(np.float32)
+
+    def _show(self, parameters: Arrays) -> None:
+        self._shown = normalise(self._parameter_space, {name: value[None] for name, value in parameters.items()})[0]
+
+
+class _Shown(_ShownForGood):
+    """One whose environment can become another task: what is shown must change with it."""
+
+    def set_task(self, parameters: Arrays) -> None:
+        """As the environment's."""
+        self.env.get_wrapper_attr("set_task")(parameters)
+        self._show(parameters)
 
 
 def normalise(space: gymnasium.spaces.Dict, parameters: Mapping[str, Array]) -> Array:
@@ -138,6 +173,8 @@ def normalise(space: gymnasium.spaces.Dict, parameters: Mapping[str, Array]) -> 
 
 
 def load_visible_registry() -> Registry:
-    """The installed families, all with their parameters in view: a source for environment actors."""
-    registry = load_registry()
-    return Registry({name: VisibleFamily(family) for name, family in registry.families.items()})
+    """The installed families with Box observations, their parameters in view: a source for environment actors."""
+    families = load_registry().families
+    return Registry(
+        {name: VisibleFamily(one) for name, one in families.items() if not isinstance(one.observation_space, Discrete)}
+    )

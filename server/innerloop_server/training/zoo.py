@@ -126,7 +126,7 @@ def export(run: RunFolder, directory: Path = ZOO) -> Path:
 
 def _learner(store: Store, registry: Registry, spec: LearnerSpec) -> LearnerRecord | str:
     """The server's own learner of that name, made if there is none; or why it cannot be had."""
-    if spec.family not in registry.families:
+    if registry.find(spec.family) is None:
         return f"family {spec.family} is not installed"
     try:
         learner = store.get_learner(spec.name)

@@ -39,6 +39,8 @@ def test_joining_undoes_any_cut_whatever_comes_back_first(rows: int, data: st.Da
         "bootstrap": rng.random(rows) < 0.5,
         "final_observations": rng.standard_normal((rows, 3)).astype(np.float32),
         "time_offset": rng.integers(0, 5, rows),
+        "feedback": rng.standard_normal((rows, 4, 1)).astype(np.float32),
+        "success": rng.random(rows) < 0.5,
     }
     cuts = sorted({0, rows, *data.draw(st.lists(st.integers(1, rows), max_size=4))})
     spans = data.draw(st.permutations(list(itertools.pairwise(cuts))))

@@ -22,7 +22,7 @@ from innerloop.arrays import Array, Box, Discrete, Space
 from innerloop.policy import Header, weight_shapes
 from innerloop_server.actors.orders import Answer, EpisodesOrder
 from innerloop_server.actors.pool import ActorPool
-from innerloop_server.domain import Task
+from innerloop_server.domain import Split, Task
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 
@@ -153,7 +153,7 @@ class Toy(Family):
     def observation_space(self) -> Space:
         return Box.of(-np.inf, np.inf, (3,))
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Array]:
+    def sample(self, rng: np.random.Generator, split: Split = Split.TRAIN) -> dict[str, Array]:
         return {"drift": np.asarray(rng.uniform(-1, 1))}
 
     def make(self, task: Task) -> gymnasium.Env[Any, Any]:

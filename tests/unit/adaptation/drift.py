@@ -17,12 +17,13 @@ from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import Attach, RevisionRef
 from innerloop_server.domain import LearnerSpec, Simulator, Task
 from innerloop_server.learners.registry import build
+from innerloop_server.tasks.batch import TaskBatch
 
 SOURCE = "drift_family:registry"
 __all__ = ["DIVERGES", "HORIZON", "RAISES", "Drift", "registry"]
 
 
-class DriftBatch:
+class DriftBatch(TaskBatch):
     """B tasks. Ends where the point leaves [-2, 2]; pays minus the distance from zero."""
 
     reset_uniforms = 1
@@ -35,7 +36,7 @@ class DriftBatch:
         return uniforms - 0.5, (uniforms - 0.5).float()
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor
+        self, state: torch.Tensor, action: torch.Tensor, uniforms: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         if bool((self.fault == RAISES).any()):
             raise RuntimeError("the motor is on fire")

@@ -14,7 +14,8 @@ from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Arrays, Box, Space
 from innerloop_server.domain import Features, Task
-from innerloop_server.tasks.family import Family, TaskBatch
+from innerloop_server.tasks.batch import TaskBatch
+from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 
 if TYPE_CHECKING:

@@ -76,6 +76,8 @@ def played(n: int = 3, t: int = 4, *, known: bool = True, reward: float = 0.1) -
         bootstrap=np.zeros((1, n), bool),
         final_observations=np.zeros((1, n, 1), np.float32),
         time_offset=np.zeros((1, n), np.int64),
+        feedback=np.zeros((1, n, t, 0), np.float32),
+        success=np.zeros((1, n), bool),
     )
 
 

@@ -212,7 +212,13 @@ def test_stacking_pads_with_zeros() -> None:
 
 def test_discrete_actions_stay_integers() -> None:
     episode = Episode(
-        np.zeros((2, 1), np.float32), np.array([3, 1]), np.ones(2, np.float32), np.zeros(2), False, np.zeros(1)
+        np.zeros((2, 1), np.float32),
+        np.array([3, 1]),
+        np.ones(2, np.float32),
+        np.zeros(2),
+        False,
+        np.zeros(1),
+        np.zeros((2, 0), np.float32),
     )
     experience, _ = stack([episode])
     assert experience.actions.dtype == np.int64

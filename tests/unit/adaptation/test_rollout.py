@@ -15,6 +15,7 @@ from innerloop_server.adaptation.rollout import Noise, Rollout, bucket, draw, en
 from innerloop_server.domain import Features, LearnerSpec
 from innerloop_server.learners.learner import Input, Tensors
 from innerloop_server.learners.maml import Maml
+from innerloop_server.tasks.batch import TaskBatch
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Drift:
+class Drift(TaskBatch):
     """A point drifts by its task's own speed plus the action; the episode ends where it enters (1, 1.5)."""
 
     reset_uniforms = 1
@@ -37,7 +38,7 @@ class Drift:
         return uniforms, uniforms.float()
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor
+        self, state: torch.Tensor, action: torch.Tensor, uniforms: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         push = action.double().reshape(*state.shape[:2], -1).sum(-1, keepdim=True)
         state = state + self.speed + 0.01 * push

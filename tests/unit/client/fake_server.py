@@ -45,6 +45,8 @@ class FakeServer:
         self.metadata: list[dict[str, Any]] = []
         self.refuse: dict[str, list[Refusal]] = {}
         self.calls: list[str] = []
+        self.defined: list[Any] = []
+        self.deleted: list[str] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
         task_pb2_grpc.add_TaskServiceServicer_to_server(_Tasks(self), self._server)
         adaptation_pb2_grpc.add_AdaptationServiceServicer_to_server(_Adaptation(self), self._server)
@@ -158,6 +160,21 @@ class _Tasks(_Service, task_pb2_grpc.TaskServiceServicer):
     @rpc
     def GetFamily(self, request: Any, context: Any) -> Any:
         return task_pb2.GetFamilyResponse(family=answers.family_message(request.name))
+
+    @rpc
+    def DefineFamily(self, request: Any, context: Any) -> Any:
+        self.server.defined.append(request)
+        family = answers.family_message("families/navigation-2d")
+        family.name = request.name
+        family.definition.env_id = request.env_id
+        family.definition.apply = request.apply
+        family.definition.owner = "local"
+        return task_pb2.DefineFamilyResponse(family=family)
+
+    @rpc
+    def DeleteFamily(self, request: Any, context: Any) -> Any:
+        self.server.deleted.append(request.name)
+        return task_pb2.DeleteFamilyResponse()
 
     @rpc
     def SampleTasks(self, request: Any, context: Any) -> Any:
@@ -385,6 +402,7 @@ class _Evaluations(_Service, evaluation_pb2_grpc.EvaluationServiceServicer):
                 mean=-10.0 + k,
                 tasks=5,
                 gap_closed=0.5 if k else None,
+                metrics={"success": 0.375 * k, "accuracy": 0.0625} if k else {},
             )
             for k in range(3)
         ]

@@ -54,6 +54,8 @@ class FakeSession:
     truncations: list[np.ndarray] = field(default_factory=list)
     """Final observations of truncated episodes."""
     terminations: int = 0
+    answers: list[float] = field(default_factory=list)
+    """Labels of all examples that were adapted on, once for each step."""
 
 
 class FakeAdaptation:
@@ -273,6 +275,8 @@ class FakeAdaptation:
 
     def _experience(self, session: FakeSession, request: pb.AdaptRequest) -> list[pb.AdaptResponse]:
         message = request.experience
+        if message.HasField("feedback"):
+            return self._examples(session, request)
         self._fresh_enough(session, message.step)
         rewards, lengths = array_from_pb(message.rewards), array_from_pb(message.lengths)
         self._expect(array_from_pb(message.log_probs).shape == rewards.shape, "log_probs and rewards differ in shape")
@@ -282,6 +286,19 @@ class FakeAdaptation:
         session.pending += len(lengths)
         if session.pending >= session.open.episodes_per_step > 0:
             return self._advance(session, request.sequence)
+        return [pb.AdaptResponse(sequence=request.sequence, accepted=pb.Accepted(episodes_pending=session.pending))]
+
+    def _examples(self, session: FakeSession, request: pb.AdaptRequest) -> list[pb.AdaptResponse]:
+        message = request.experience
+        self._expect(0 <= message.step <= session.step, f"examples of step {message.step}")
+        shown, answers = array_from_pb(message.observations), array_from_pb(message.feedback)
+        self._expect(answers.shape == (len(shown), 1, 1), f"answers of shape {answers.shape}")
+        self._expect(answers.dtype == np.float32, f"answers in {answers.dtype}")
+        self._expect(shown.shape[1] == 1, f"examples of shape {shown.shape}")
+        self._expect(not message.HasField("rewards"), "rewards beside answers")
+        session.returns.extend(answers.ravel().tolist())
+        session.answers.extend(answers.ravel().tolist())
+        session.pending += len(answers)
         return [pb.AdaptResponse(sequence=request.sequence, accepted=pb.Accepted(episodes_pending=session.pending))]
 
     def _advance(self, session: FakeSession, sequence: int) -> list[pb.AdaptResponse]:

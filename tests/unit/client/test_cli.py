@@ -52,7 +52,7 @@ def test_help_names_every_command():
 def test_families(run, read):
     text = run("families").stdout
     assert "cartpole-dynamics" in text
-    assert "Discrete(2)" in text
+    assert "1 of 2" in text
     assert "oracle -0.50 (a formula)" in run("families", "navigation-2d").stdout
     (found,) = read("families")
     assert [f["name"] for f in found] == ["families/cartpole-dynamics", "families/navigation-2d"]
@@ -103,6 +103,10 @@ def test_evaluate_and_scores(run, read):
     text = run("evaluate", "navigation-2d", "--tasks", "5").stdout
     assert "evaluations/e0: learners/navigation-2d-maml on 5 test tasks" in text
     assert "50.0 %" in text
+    head, first, second = (line.split() for line in text.splitlines()[1:4])
+    assert head[-2:] == ["accuracy", "success"]  # a column for each metric that some score has
+    assert "0.0625" not in first
+    assert second[-2:] == ["0.0625", "0.38"]
     assert read("scores", "--k", "1")[0][0]["mean"] == -9.0
     assert "navigation-2d-maml/revisions/1" in run("scores", "--family", "navigation-2d").stdout
 

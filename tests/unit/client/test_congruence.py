@@ -52,6 +52,23 @@ async def acting_locally(client):
     return steps, env.actions
 
 
+async def labelled_examples(client):
+    session = await client.supervised("cartpole-dynamics")
+    async with session:
+        first = await session.adapt(np.ones((3, 4)), [0, 1, 1], steps=2)
+        said = await session.predict(np.zeros((5, 4)))
+        second = await session.adapt(np.ones((1, 4)), [1])
+        policy = await session.policy()
+    steps = [(step.number, step.pre_return) for step in [*first, *second]]
+    return steps, len(session.steps), said.tolist(), policy.header.steps, session.adapted.end_reason
+
+
+async def labelled_examples_on_a_budget(client):
+    session = await client.supervised("cartpole-dynamics", steps=2)
+    steps = await session.adapt(np.ones((3, 4)), [0, 1, 1], steps=9)
+    return [step.number for step in steps], session.adapted.end_reason, (await session.result()).step
+
+
 async def finished_early(client):
     env = Counting(length=2)
     adaptation = await client.adapt_env(env, "cartpole-dynamics", steps=50, episodes_per_step=1)
@@ -65,6 +82,8 @@ async def finished_early(client):
 
 async def everything_unary(client):
     names = [f.name for f in await client.families()]
+    defined = await client.define_family("mine", "CartPole-v1", {"length": (0.3, 0.7), "map": 4}, horizon=9)
+    await client.delete_family("mine")
     learner = await client.learner("navigation-2d")
     revisions = [r.name for r in await client.revisions("navigation-2d-maml")]
     revision = await client.revision("navigation-2d-maml/revisions/2")
@@ -85,6 +104,7 @@ async def everything_unary(client):
     await client.delete_policy(policy.name)
     return (
         names,
+        defined,
         learner,
         revisions,
         revision.manifest,
@@ -157,6 +177,12 @@ async def detached(client):
     await adaptation.policy()
 
 
+async def over(client):
+    session = await client.supervised("cartpole-dynamics", steps=1)
+    await session.adapt(np.ones((1, 4)), [0])
+    await session.adapt(np.ones((1, 4)), [0])
+
+
 async def closed(client):
     await client.close()
     await client.families()
@@ -169,6 +195,8 @@ SCENARIOS: list[Scenario] = [
     environment,
     vector_environment,
     acting_locally,
+    labelled_examples,
+    labelled_examples_on_a_budget,
     finished_early,
     everything_unary,
     training,
@@ -181,6 +209,7 @@ FAILURES: list[tuple[Scenario, type[errors.InnerloopError]]] = [
     (misfit, errors.SpaceMismatch),
     (gone_session, errors.NotFound),
     (detached, errors.SessionEnded),
+    (over, errors.SessionEnded),
     (closed, errors.Cancelled),
 ]
 
@@ -251,7 +280,9 @@ async def test_every_rpc_of_the_contract_has_a_method(driver):
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize(
-    "scenario", [simulated, environment, acting_locally, vector_environment], ids=lambda s: s.__name__
+    "scenario",
+    [simulated, environment, acting_locally, vector_environment, labelled_examples],
+    ids=lambda s: s.__name__,
 )
 async def test_duplicate_replies_are_ignored(scenario, driver):
     plain, _ = await run(scenario, driver)

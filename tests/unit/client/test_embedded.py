@@ -89,3 +89,9 @@ def test_missing_parts_are_named(monkeypatch):
 def test_flags():
     options = {"admin_port": 0, "insecure": True, "device": None, "no_batching": False, "log_format": "json"}
     assert _server_process.flags(options) == ["--admin-port", "0", "--insecure", "--log-format", "json"]
+    assert _server_process.flags({"allow_env": ["A-v1", "B-*"], "other": ()}) == [
+        "--allow-env",
+        "A-v1",
+        "--allow-env",
+        "B-*",
+    ]

@@ -75,7 +75,9 @@ def test_loopback(address, stays):
 def test_only_unavailable_is_retried_and_only_where_that_is_harmless():
     retried, left = json.loads(service_config())["methodConfig"]
     assert retried["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
-    assert {n["method"] for n in left["name"]} == {"Adapt", "ActStream", "RollBackLearner", "DeletePolicy"}
+    assert {n["method"] for n in left["name"]} == {
+        *("Adapt", "ActStream", "RollBackLearner", "DeletePolicy", "DeleteFamily"),
+    }
     assert "retryPolicy" not in left
 
 

@@ -56,6 +56,27 @@ async def test_a_client_owned_session_survives_cuts(server, cut_client, local, f
 
 
 @both
+@pytest.mark.parametrize("forget", [False, True], ids=["cut", "killed"])
+@pytest.mark.parametrize("cuts", [[1], [2], [3, 2], [2, 2, 2, 2], [5, 1, 3]])
+async def test_a_supervised_session_survives_cuts(server, cut_client, cuts, forget):
+    server.faults.cut_after = cuts
+    server.faults.forget = forget
+    session = await cut_client.supervised("cartpole-dynamics")
+    first = await session.adapt([[0.0] * 4] * 3, [0, 1, 1], steps=2)
+    said = await session.predict([[0.0] * 4] * 2)
+    second = await session.adapt([[0.0] * 4], [0])
+    await session.policy()
+
+    assert [step.number for step in [*first, *second]] == [1, 2, 3]
+    assert said.tolist() == [1, 1]
+    assert server.adaptation.streams > 1
+    assert session.adapted.step == 3
+    if not forget:
+        assert server.session.answers == [0, 1, 1] * 2 + [0], "examples were told twice, or not at all"
+        assert server.session.applied == sorted(set(server.session.applied))
+
+
+@both
 async def test_an_open_without_an_answer_comes_back_to_its_session(server, cut_client):
     server.faults.cut_after = [1]
     adaptation = await cut_client.adapt("navigation-2d", {"goal": [0.1, 0.1]}, steps=1, request_id="mine")

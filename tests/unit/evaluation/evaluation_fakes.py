@@ -85,7 +85,7 @@ class FakeEngine:
 
 def empty_experience() -> Experience[np.ndarray]:
     zero = np.zeros((1, 1, 1))
-    return Experience(zero, zero, zero, zero, zero, zero, zero, zero)
+    return Experience(*(zero,) * 10)
 
 
 def a_ref() -> RevisionRef:

@@ -8,13 +8,17 @@ from innerloop.arrays import Box
 from innerloop.policy import load_policy
 from innerloop_server.domain import Reference
 from innerloop_server.evaluation.plan import fixed_plan
-from innerloop_server.evaluation.references import ZOO, manifest, references
+from innerloop_server.evaluation.references.catalog import ZOO, manifest, references
 from innerloop_server.tasks.families.navigation_2d import HORIZON, no_move_return
 from innerloop_server.tasks.registry import load_registry
 
 FAMILIES = load_registry().families
-TRAINED = ("cartpole-dynamics", "pendulum-dynamics")
-BOUNDS = {"cartpole-dynamics": (250.0, 495.0), "pendulum-dynamics": (-880.0, -160.0)}
+TRAINED = ("acrobot-dynamics", "cartpole-dynamics", "pendulum-dynamics")
+BOUNDS = {
+    "acrobot-dynamics": (-340.0, -150.0),
+    "cartpole-dynamics": (250.0, 495.0),
+    "pendulum-dynamics": (-880.0, -160.0),
+}
 
 
 def test_exact_numbers_come_first_and_are_never_replaced(tmp_path) -> None:

@@ -89,6 +89,8 @@ def make_experience() -> MakeExperience:
             bootstrap=torch.zeros(b, n, dtype=torch.bool),
             final_observations=torch.zeros_like(observations[:, :, 0]),
             time_offset=torch.zeros(b, n, dtype=torch.int64),
+            feedback=torch.zeros(b, n, t, 0),
+            success=torch.zeros(b, n, dtype=torch.bool),
         )
 
     return make

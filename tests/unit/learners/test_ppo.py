@@ -49,6 +49,8 @@ def episodes(rewards: list[list[float]], lengths: list[int]) -> Experience[torch
         bootstrap=torch.zeros(1, n, dtype=torch.bool),
         final_observations=torch.zeros(1, n, 2),
         time_offset=torch.zeros(1, n, dtype=torch.int64),
+        feedback=torch.zeros(1, n, HORIZON, 0),
+        success=torch.zeros(1, n, dtype=torch.bool),
     )
 
 

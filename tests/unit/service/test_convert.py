@@ -19,8 +19,9 @@ from innerloop_server.domain import Simulator, Split
 from innerloop_server.errors import InvalidField
 from innerloop_server.service.convert import enums, names, paging, values
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb
+from innerloop_server.service.convert.families import family_to_pb
 from innerloop_server.service.convert.spaces import gymnasium_space_to_pb, space_from_pb, space_to_pb
-from innerloop_server.service.convert.tasks import family_to_pb, task_from_pb, task_to_pb
+from innerloop_server.service.convert.tasks import task_from_pb, task_to_pb
 from innerloop_server.store.pages import PageRequest
 from innerloop_server.tasks.registry import Registry, load_registry
 from innerloop_server.tasks.sampling import sample_task

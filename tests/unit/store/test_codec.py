@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -6,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from innerloop.arrays import DTYPES
-from innerloop_server.domain import Budget, LearnerSpec, Reference, Split, Task
+from innerloop_server.domain import Budget, LearnerSpec, Reference, ReturnUnit, Split, Supervision, Task
 from innerloop_server.store import codec
 
 
@@ -57,3 +58,18 @@ def test_tuples_in_settings_become_lists(made) -> None:
 def test_references_come_back() -> None:
     reference = Reference("oracle", -0.51, "formula")
     assert codec.reference_from_json(through_text(codec.reference_to_json(reference))) == reference
+
+
+def test_what_was_written_before_there_was_supervision_is_read(made) -> None:
+    supervised = replace(made.spec, supervision=Supervision.REGRESSION)
+    assert codec.spec_from_json(through_text(codec.spec_to_json(supervised))) == supervised
+    old = through_text(codec.spec_to_json(made.spec))
+    del old["supervision"]
+    assert codec.spec_from_json(old) == made.spec
+
+
+def test_what_was_written_before_there_were_trials_is_read() -> None:
+    reference = Reference("oracle", 6.7, "formula", ReturnUnit.TRIAL)
+    assert codec.reference_from_json(through_text(codec.reference_to_json(reference))) == reference
+    old = {"name": "oracle", "value": 6.7, "source": "formula"}
+    assert codec.reference_from_json(old) == replace(reference, unit=ReturnUnit.EPISODE)

@@ -19,7 +19,7 @@ def score(k: int, **changes) -> ScoreRecord:
         guard=True,
         simulator=Simulator.BATCH,
         greedy=changes.pop("greedy", False),
-        score=Score(k, 400, 20, -1.5 - k, -1.4, -1.7, changes.pop("high", -1.3), 0.1),
+        score=Score(k, 400, 20, -1.5 - k, -1.4, -1.7, changes.pop("high", -1.3), 0.1, changes.pop("metrics", {})),
         references=(Reference("oracle", -0.51, "formula"),),
     )
 
@@ -68,6 +68,12 @@ def test_nan_survives(empty) -> None:
     (row,) = empty.query_scores().items
     assert math.isnan(row.score.high)
     assert row.score.low == -1.7
+
+
+def test_metrics_are_kept_those_that_are_numbers(empty) -> None:
+    one = empty.create_evaluation({})
+    empty.finish_evaluation(one.id, [score(0, metrics={"mse": 0.25, "r2": math.nan}), score(1)])
+    assert [row.score.metrics for row in empty.query_scores().items] == [{"mse": 0.25}, {}]
 
 
 def test_what_the_server_measured_is_read_by_all(empty) -> None:

@@ -62,7 +62,7 @@ def test_a_file_of_version_1_is_brought_to_head(version_1, made, clock) -> None:
         assert store.commit([made.step(SESSION, 3)]) == frozenset()
         store.create_evaluation({})
         store.create_training(made.spec.name, {}, 0, 1)
-    assert version(version_1) == "0002"
+    assert version(version_1) == "0003"
 
 
 def test_opening_again_migrates_nothing(empty, open_store, made) -> None:
@@ -83,7 +83,7 @@ def test_a_failed_migration_leaves_the_old_version(version_1, monkeypatch) -> No
     connection.commit()
     connection.close()
     Store.open(version_1).close()
-    assert version(version_1) == "0002"
+    assert version(version_1) == "0003"
 
 
 def test_a_schema_newer_than_the_code_is_refused_untouched(version_1) -> None:
@@ -95,7 +95,7 @@ def test_a_schema_newer_than_the_code_is_refused_untouched(version_1) -> None:
     with pytest.raises(PreconditionFailed, match="update innerloop") as caught:
         Store.open(version_1)
     assert caught.value.reason == "SCHEMA_TOO_NEW"
-    assert caught.value.facts == {"found": "0099", "known": "0002"}
+    assert caught.value.facts == {"found": "0099", "known": "0003"}
     assert version(version_1) == "0099"
 
 

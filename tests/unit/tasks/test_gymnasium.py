@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import importlib.metadata
+import subprocess
+import sys
 import warnings
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -10,16 +14,12 @@ from gymnasium.utils.env_checker import check_env
 import innerloop_server.tasks.gymnasium as registration
 from innerloop_server.domain import Split
 from innerloop_server.errors import InvalidField
+from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
-from innerloop_server.tasks.registry import Registry
+from innerloop_server.tasks.registry import GROUP, Registry
 from innerloop_server.tasks.sampling import sample_task
 
-IDS = {
-    "innerloop/CartPoleDynamics-v0": "cartpole-dynamics",
-    "innerloop/HalfCheetahVelocity-v0": "halfcheetah-velocity",
-    "innerloop/Navigation2D-v0": "navigation-2d",
-    "innerloop/PendulumDynamics-v0": "pendulum-dynamics",
-}
+IDS = {f"innerloop/{ep.attr}-v0": ep.name for ep in importlib.metadata.entry_points(group=GROUP)}
 ADVICE = (
     "A Box observation space m",  # minimum / maximum value is infinite: so are Gymnasium's own
     "The environment .* is different from the unwrapped version",  # the raw one is checked first
@@ -28,8 +28,30 @@ ADVICE = (
 
 
 def test_every_family_is_registered_once() -> None:
-    assert set(IDS) <= set(registration.register())
+    assert registration.register() == tuple(sorted(IDS))
     assert set(IDS) <= set(gymnasium.registry)
+    assert len(set(IDS)) == len(set(IDS.values()))
+
+
+def test_registering_loads_neither_torch_nor_a_family() -> None:
+    probe = (
+        "import sys, gymnasium, innerloop_server.tasks.gymnasium; "
+        "assert 'innerloop/Navigation2D-v0' in gymnasium.registry; "
+        "heavy = ('innerloop_server.tasks.families', 'torch', 'mujoco'); "
+        "print(*[m for m in sys.modules if m.startswith(heavy)])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_making_one_loads_no_other() -> None:
+    probe = (
+        "import sys, gymnasium; "
+        "gymnasium.make('innerloop_server.tasks.gymnasium:innerloop/Navigation2D-v0'); "
+        "print(*[m for m in sys.modules if m.startswith('innerloop_server.tasks.families.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["innerloop_server.tasks.families.navigation_2d"]
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -70,5 +92,22 @@ def test_a_task_that_does_not_fit_is_refused(task: object, field: str) -> None:
 
 
 def test_an_unknown_argument_is_an_error() -> None:
-    with pytest.raises(TypeError, match="goal"):
+    with pytest.raises(InvalidField, match=r"options\.goal: unknown; navigation-2d has no options"):
         gymnasium.make("innerloop/Navigation2D-v0", goal=np.zeros(2))
+
+
+def bandit(**given: Any) -> Any:
+    return registration.make_env("bernoulli-bandit", **given).unwrapped
+
+
+def test_options_are_keywords() -> None:
+    three = BernoulliBandit(arms=3)
+    task = sample_task(three, 5, Split.TEST, 6)
+    assert bandit().action_space.n == 5
+    assert bandit(arms=3).action_space.n == 3
+    for given in ({"task": task}, {"task": task.name}, {"arms": 3, "task": task.parameters}, {"arms": 3, "task": task}):
+        np.testing.assert_array_equal(bandit(**given).probabilities, task.parameters["probabilities"])
+    with pytest.raises(InvalidField, match=r"is of bernoulli-bandit\.arms-3, not of bernoulli-bandit\.arms-4"):
+        bandit(arms=4, task=task.name)
+    with pytest.raises(InvalidField, match=r"options\.arms: 1 is out of range"):
+        bandit(arms=1)

@@ -9,7 +9,8 @@ import pytest
 
 from innerloop_server.domain import Split
 from innerloop_server.errors import PreconditionFailed
-from innerloop_server.tasks.families.halfcheetah_velocity import HORIZON, HalfCheetahVelocity
+from innerloop_server.tasks.families.halfcheetah_velocity import HalfCheetahVelocity
+from innerloop_server.tasks.families.mujoco_tools import HORIZON
 from innerloop_server.tasks.family import Extra
 from innerloop_server.tasks.sampling import custom_task, sample_task
 

@@ -101,10 +101,12 @@ def test_the_uniform_generator_is_a_walk_along_the_stream() -> None:
     generator: TaskGenerator = UniformGenerator(FAMILY, seed=8)
     first, state = generator.propose(generator.initial(), 3)
     second, later = generator.propose(state, 2)
-    assert [t.name for t in (*first, *second)] == [f"families/navigation-2d/tasks/train-8-{i}" for i in range(5)]
+    assert first.learn == (True, True, True)
+    names = [f"families/navigation-2d/tasks/train-8-{i}" for i in range(5)]
+    assert [t.name for t in (*first.tasks, *second.tasks)] == names
     again, _ = generator.propose(state, 2)  # a state is a value: going back to it proposes the same
-    assert [t.name for t in again] == [t.name for t in second]
-    assert generator.report(later, [Feedback(second[0], (-38.0, -12.0))]) is later
+    assert [t.name for t in again.tasks] == [t.name for t in second.tasks]
+    assert generator.report(later, [Feedback(second.tasks[0], (-38.0, -12.0), (-30.0, -8.0), (0.0, 0.0))]) is later
 
 
 def test_workers_differ_by_their_start_or_their_seed() -> None:
@@ -114,5 +116,5 @@ def test_workers_differ_by_their_start_or_their_seed() -> None:
         UniformGenerator(FAMILY, seed=1),
         UniformGenerator(FAMILY, seed=0, split=Split.VALIDATION),
     ]
-    drawn = [task.parameters["goal"].tobytes() for w in workers for task in w.propose(w.initial(), 100)[0]]
+    drawn = [task.parameters["goal"].tobytes() for w in workers for task in w.propose(w.initial(), 100)[0].tasks]
     assert len(set(drawn)) == 400

@@ -57,6 +57,17 @@ def test_a_family_without_settings_says_what_to_write() -> None:
         references.settings("nobody", "oracle")
 
 
+def test_every_settings_file_is_of_a_family_and_trains_both_kinds() -> None:
+    names = [file.name.removesuffix(".toml") for file in references.CONFIGS.iterdir()]
+    assert {"halfcheetah-direction", "ant-goal", "humanoid-direction", "walker2d-parameters"} <= set(names)
+    for name in names:
+        family = load_registry().get(name)
+        for kind in references.KINDS:
+            seen, learner = references.bind(family, kind, references.settings(name, kind))
+            assert learner.settings.updates > 0
+            assert (seen is family) == (kind == "memoryless")
+
+
 def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(references, "settings", lambda family, kind: SMALL)
     monkeypatch.setattr(train_references, "draw_tasks", lambda family, plan: [sample_task(family, 1, Split.TEST, 0)])

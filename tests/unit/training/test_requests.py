@@ -16,10 +16,12 @@ from training_support import FAMILY, TINY, tiny_request, tiny_settings
 from innerloop_server.domain import Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.learners import registry as methods
-from innerloop_server.tasks.registry import load_registry
+from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
+from innerloop_server.tasks.registry import Registry, load_registry
 from innerloop_server.training.offline import _parser, _settings
 from innerloop_server.training.requests import TrainingRequest, differing_settings, plan
 from innerloop_server.training.run import Schedule
+from innerloop_server.training.specs import learner_id, preset
 
 REGISTRY = load_registry()
 NAVIGATION = REGISTRY.get(FAMILY)
@@ -109,3 +111,12 @@ def test_planning_needs_no_torch_and_no_grpc() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(out) == []
+
+
+def test_a_family_with_options_has_a_learner_and_settings_of_its_own() -> None:
+    family = Registry({"bernoulli-bandit": BernoulliBandit()}).get("bernoulli-bandit.arms-3.pulls-7")
+    run = plan(TrainingRequest(family.name), family)
+    assert (run.spec.name, run.spec.family) == ("bernoulli-bandit-arms-3-pulls-7-maml", family.name)
+    assert shlex.split(run.command)[:2] == ["scripts/train", "bernoulli-bandit.arms-3.pulls-7"]
+    assert learner_id("metaworld-ml1.task-Push_V3", "maml") == "metaworld-ml1-task-push-v3-maml"
+    assert preset("maml", "navigation-2d.some-option") == preset("maml", "navigation-2d") != preset("maml", "another")

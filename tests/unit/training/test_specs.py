@@ -4,11 +4,13 @@ import dataclasses
 
 import pytest
 
+from innerloop_server.domain import Supervision
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import registry
 from innerloop_server.learners.maml import Maml
 from innerloop_server.learners.maml_settings import MamlSettings
 from innerloop_server.tasks.families.pendulum_dynamics import PendulumDynamics
+from innerloop_server.tasks.families.sinusoid import Sinusoid
 from innerloop_server.training import specs
 
 
@@ -39,6 +41,11 @@ def test_every_preset_is_valid() -> None:
 
 def test_an_unknown_family_takes_the_default() -> None:
     assert specs.preset("maml", "somebody-elses") == specs.preset("maml", "default")
+
+
+def test_a_learner_of_a_supervised_family_knows_it() -> None:
+    assert specs.spec_for(Sinusoid()).supervision is Supervision.REGRESSION
+    assert specs.spec_for(PendulumDynamics()).supervision is None
 
 
 def test_an_unknown_method_is_named() -> None:

@@ -162,13 +162,13 @@ def test_a_run_goes_on_from_a_revision(twin: RunFolder, tmp_path: Path) -> None:
 
 
 def test_divergence_stops_the_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = outer_loop.update
+    real = outer_loop.teach
 
     def broken(*arguments: object) -> object:
         state, metrics = real(*arguments)  # type: ignore[arg-type]
         return state, {**metrics, "loss": float("nan")} if state.update == 2 else metrics
 
-    monkeypatch.setattr(outer_loop, "update", broken)
+    monkeypatch.setattr(outer_loop, "teach", broken)
     folder = tiny_run(tmp_path / "run")
     with pytest.raises(Diverged, match="update 2: loss is nan"):
         run_to_end(folder)

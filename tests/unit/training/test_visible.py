@@ -7,12 +7,37 @@ from innerloop.arrays import Box
 from innerloop_server.domain import Split
 from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.tasks.sampling import sample_task, stack_parameters
+from innerloop_server.tasks.sampling import custom_task, sample_task, stack_parameters
 from innerloop_server.training.batches import MergedBatch
 from innerloop_server.training.visible import VisibleFamily, load_visible_registry, normalise
 
 FAMILIES = load_registry().families
 CPU = torch.device("cpu")
+
+
+class Settable(type(FAMILIES["navigation-2d"])):  # type: ignore[misc]
+    """A family whose environment shows where it is and can become another task."""
+
+    parameter_space = gymnasium.spaces.Dict({"at": gymnasium.spaces.Box(-5.0, 5.0, (), np.float64)})
+    observation_space = Box.of(-10, 10, (1,))
+
+    def make(self, task):
+        return Place(task.parameters)
+
+
+class Place(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-10, 10, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, parameters) -> None:
+        self.set_task(parameters)
+
+    def set_task(self, parameters) -> None:
+        self.at = np.float32(parameters["at"])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full(1, self.at), {}
 
 
 def test_parameters_are_mapped_to_the_unit_box_by_hand() -> None:
@@ -63,8 +88,23 @@ def test_both_faces_show_the_same(name: str) -> None:
             np.testing.assert_array_equal(one[own_box.size :], shown[index])
 
 
+def test_what_is_shown_changes_with_the_task() -> None:
+    seen = VisibleFamily(Settable())
+    first, second = (custom_task(seen, {"at": np.array(at)}) for at in (-1.0, 3.0))
+    env = seen.make(first)
+    np.testing.assert_array_equal(env.reset(seed=0)[0], np.float32([-1, -0.2]))
+    env.get_wrapper_attr("set_task")(second.parameters)
+    np.testing.assert_array_equal(env.reset(seed=0)[0], np.float32([3, 0.6]))
+    assert (
+        not VisibleFamily(FAMILIES["navigation-2d"])
+        .make(sample_task(FAMILIES["navigation-2d"], 0, Split.TRAIN, 0))
+        .has_wrapper_attr("set_task")
+    )
+
+
 def test_the_visible_registry_is_a_source_for_actors() -> None:
-    assert load_visible_registry().names() == load_registry().names()
+    boxes = [name for name, family in FAMILIES.items() if isinstance(family.observation_space, Box)]
+    assert load_visible_registry().names() == tuple(sorted(boxes))
     assert all(isinstance(family, VisibleFamily) for family in load_visible_registry().families.values())
 
 

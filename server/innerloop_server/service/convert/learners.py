@@ -10,6 +10,7 @@ from innerloop_server.service.convert.names import FAMILY, LEARNER, TRAINING, fo
 from innerloop_server.service.convert.spaces import space_to_pb
 from innerloop_server.service.convert.values import struct_to_pb, timestamp
 from innerloop_server.store.records import LearnerRecord, RevisionRecord, TrainingRecord
+from innerloop_server.training.generators import UNIFORM
 from innerloop_server.training.metrics import UpdateMetrics
 
 
@@ -65,6 +66,7 @@ def training_to_pb(record: TrainingRecord) -> learner_pb2.Training:
         simulator=simulator_to_pb(Simulator(record.settings["run"]["simulator"])),
         error=record.error,
         create_time=timestamp(record.created_at),
+        generator=record.settings["run"].get("generator", UNIFORM),
     )
 
 

@@ -42,7 +42,9 @@ def policy_to_pb(record: PolicyRecord) -> policy_pb2.Policy:
     )
 
 
-def observations_from_pb(message: Any, space: Space, field: str, rows: int | None = None) -> Array:
+def observations_from_pb(
+    message: Any, space: Space, field: str, rows: int | None = None, *, steps: int | None = None
+) -> Array:
     """Observations of R rows: [R, *observation_shape], float32, or int64 where the space is Discrete.
 
     Args:
@@ -50,12 +52,14 @@ def observations_from_pb(message: Any, space: Space, field: str, rows: int | Non
         space: the observation space.
         field: its path in the request.
         rows: how many there must be; ``None``: any number.
+        steps: T, where they are of whole episodes: [R, T, *observation_shape].
 
     Raises:
         InvalidField: missing, of a wrong shape or dtype, not finite, or an integer outside the space.
     """
     kind = np.int64 if isinstance(space, Discrete) else np.float32
-    array = array_from_pb(message, field, dtype=kind, shape=(rows, *space.shape))
+    lead = (rows,) if steps is None else (rows, steps)
+    array = array_from_pb(message, field, dtype=kind, shape=(*lead, *space.shape))
     if isinstance(space, Discrete) and np.any((array < 0) | (array >= space.n)):
         raise InvalidField(field, f"holds integers outside {space}; send 0 to {space.n - 1}")
     return array

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from innerloop.arrays import Array, Space
+from innerloop.arrays import Array, Discrete, Space
 from innerloop.v1 import adaptation_pb2, array_pb2
 from innerloop_server.adaptation.messages import (
     Accepted,
@@ -28,6 +28,7 @@ from innerloop_server.adaptation.messages import (
 )
 from innerloop_server.domain import Budget, LearnerSpec, Simulator
 from innerloop_server.errors import InvalidField
+from innerloop_server.service.convert.answers import answers_from_pb, refuse_answers
 from innerloop_server.service.convert.arrays import array_from_pb, optional_array_from_pb
 from innerloop_server.service.convert.enums import SESSION_STATES, simulator_from_pb, simulator_to_pb
 from innerloop_server.service.convert.names import (
@@ -219,34 +220,46 @@ def _observe_from_pb(message: adaptation_pb2.Observe, sequence: int, spec: Learn
         raise InvalidField("observe.row_ids", "names a row twice; each row once a message")
     if max(message.row_ids) > _LARGEST_ROW:
         raise InvalidField("observe.row_ids", f"{max(message.row_ids)} is above {_LARGEST_ROW}")
-    _refuse_feedback(message.HasField("feedback"), "observe.feedback", spec)
     optional_array_from_pb(
         message.trial_end, "observe.trial_end", present=message.HasField("trial_end"), dtype=np.bool_, shape=(rows,)
     )  # checked alike by all methods, read by those with memory
     truncated = _flags(message.truncated, "observe.truncated", message.HasField("truncated"), rows)
+    terminated = _flags(message.terminated, "observe.terminated", message.HasField("terminated"), rows)
+    feedback: Array | None = None
+    if spec.supervision is None:
+        refuse_answers(message.HasField("feedback"), "observe.feedback", spec)
+    elif np.any(truncated & ~terminated):
+        raise InvalidField("observe.truncated", "an example has one step and is not cut short; set terminated")
+    elif np.any(terminated):
+        feedback = answers_from_pb(message.feedback, "observe.feedback", spec, (rows,))
+    elif message.HasField("feedback"):
+        raise InvalidField("observe.feedback", "answers no row; set terminated in the rows whose answer came")
     return Observe(
         sequence=sequence,
         step=message.step,
         row_ids=tuple(message.row_ids),
         observations=observations_from_pb(message.observations, spec.observation_space, "observe.observations", rows),
         rewards=_rewards(message.rewards, "observe.rewards", message.HasField("rewards"), rows),
-        terminated=_flags(message.terminated, "observe.terminated", message.HasField("terminated"), rows),
+        terminated=terminated,
         truncated=truncated,
         final_observations=_final(message, truncated, spec.observation_space, "observe.final_observations", rows),
         report_only=message.report_only,
+        feedback=feedback,
     )
 
 
 def _experience_from_pb(
     message: adaptation_pb2.Experience, sequence: int, spec: LearnerSpec, limits: Limits
 ) -> Trajectories:
+    if spec.supervision is not None:
+        return _examples_from_pb(message, sequence, spec, limits)
     shape = message.raw_actions.shape
     if len(shape) < 2 or not all(n >= 1 for n in shape[:2]):
         raise InvalidField("experience.raw_actions", "has no episodes; send [N, T, ...] with N and T at least 1")
     n, t = shape[0], shape[1]
     if n > limits.rows_per_message:
         raise InvalidField("experience.raw_actions", f"holds {n} episodes; send at most {limits.rows_per_message}")
-    _refuse_feedback(message.HasField("feedback"), "experience.feedback", spec)
+    refuse_answers(message.HasField("feedback"), "experience.feedback", spec)
     space = spec.observation_space
     lengths = optional_array_from_pb(
         message.lengths, "experience.lengths", present=message.HasField("lengths"), dtype=np.int64, shape=(n,)
@@ -265,15 +278,44 @@ def _experience_from_pb(
     return Trajectories(
         sequence=sequence,
         step=message.step,
-        observations=array_from_pb(
-            message.observations, "experience.observations", dtype=np.float32, shape=(n, t, *space.shape)
-        ),
+        observations=observations_from_pb(message.observations, space, "experience.observations", n, steps=t),
         raw_actions=raw_actions_from_pb(message.raw_actions, spec.action_space, "experience.raw_actions", (n, t)),
         rewards=array_from_pb(message.rewards, "experience.rewards", dtype=np.float32, shape=(n, t)),
         lengths=lengths,
         truncated=truncated,
         final_observations=_final(message, truncated, space, "experience.final_observations", n),
         log_probs=log_probs,
+    )
+
+
+def _examples_from_pb(
+    message: adaptation_pb2.Experience, sequence: int, spec: LearnerSpec, limits: Limits
+) -> Trajectories:
+    """Labelled examples: observations and answers alone are read. The engine says what the policy makes of them."""
+    shape = message.observations.shape
+    if len(shape) < 2 or shape[0] < 1 or shape[1] != 1:
+        raise InvalidField("experience.observations", f"has shape {list(shape)}; send examples as [N, 1, ...]")
+    n = shape[0]
+    if n > limits.rows_per_message:
+        raise InvalidField("experience.observations", f"holds {n} examples; send at most {limits.rows_per_message}")
+    observations = observations_from_pb(
+        message.observations, spec.observation_space, "experience.observations", n, steps=1
+    )
+    if isinstance(spec.action_space, Discrete):
+        nothing: Array = np.zeros((n, 1), np.int64)
+    else:
+        nothing = np.zeros((n, 1, spec.action_space.size), np.float32)
+    return Trajectories(
+        sequence=sequence,
+        step=message.step,
+        observations=observations,
+        raw_actions=nothing,
+        rewards=np.zeros((n, 1), np.float32),
+        lengths=np.ones(n, np.int64),
+        truncated=np.zeros(n, bool),
+        final_observations=np.zeros((n, *spec.observation_space.shape), np.float32),
+        log_probs=None,
+        feedback=answers_from_pb(message.feedback, "experience.feedback", spec, (n, 1)),
     )
 
 
@@ -296,11 +338,6 @@ def _flags(message: array_pb2.Array, field: str, present: bool, rows: int) -> Ar
 def _rewards(message: array_pb2.Array, field: str, present: bool, rows: int) -> Array:
     rewards = optional_array_from_pb(message, field, present=present, dtype=np.float32, shape=(rows,))
     return np.zeros(rows, np.float32) if rewards is None else rewards
-
-
-def _refuse_feedback(present: bool, field: str, spec: LearnerSpec) -> None:
-    if present:
-        raise InvalidField(field, f"{spec.method} takes no labels; leave it unset")
 
 
 def _size(space: Space) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -71,6 +72,21 @@ def space_from_pb(message: array_pb2.Space, field: str) -> Space:
     if np.any(low > high):
         raise InvalidField(f"{field}.box.low", "lies above high; swap them")
     return Box(low, high)
+
+
+def parameter_space_from_pb(message: array_pb2.Space, field: str) -> gymnasium.Space[Any]:
+    """The space of a family's parameter, bounds in full precision.
+
+    Raises:
+        InvalidField: as :func:`space_from_pb`; or a bound is not finite.
+    """
+    space = space_from_pb(message, field)
+    if isinstance(space, Discrete):
+        return gymnasium.spaces.Discrete(space.n)
+    low, high = (np.asarray(side, np.float64).reshape(space.shape) for side in (message.box.low, message.box.high))
+    if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
+        raise InvalidField(field, "needs finite bounds on both sides: tasks are drawn from it uniformly")
+    return gymnasium.spaces.Box(low, high, dtype=np.float64)
 
 
 def _box(low: np.ndarray, high: np.ndarray) -> array_pb2.Space:

@@ -1,4 +1,4 @@
-"""Families and tasks between messages and domain values."""
+"""Tasks between messages and domain values, and the families that requests name."""
 
 from __future__ import annotations
 
@@ -7,52 +7,17 @@ import re
 import numpy as np
 
 from innerloop.v1 import task_pb2
-from innerloop_server.domain import Reference, Task
+from innerloop_server.domain import Task
 from innerloop_server.errors import InvalidField, NotFound
-from innerloop_server.evaluation.references import references
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb
-from innerloop_server.service.convert.enums import SIMULATORS, split_to_pb
+from innerloop_server.service.convert.enums import split_to_pb
 from innerloop_server.service.convert.names import FAMILY, LONGEST
-from innerloop_server.service.convert.spaces import gymnasium_space_to_pb, space_to_pb
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 from innerloop_server.tasks.sampling import custom_task, task_from_name
 
 _LARGEST = 2**64 - 1
 _NUMBERS = re.compile(r"-([0-9]+)-([0-9]+)$")
-
-
-def family_to_pb(family: Family) -> task_pb2.Family:
-    """A family that loaded, as a message.
-
-    Raises:
-        InvalidField: the contract has no word for one of its parameters' spaces.
-    """
-    extra = family.extra
-    return task_pb2.Family(
-        name=FAMILY.format(family.name),
-        title=family.title,
-        description=family.description,
-        observation_space=space_to_pb(family.observation_space),
-        action_space=space_to_pb(family.action_space),
-        parameter_space={name: gymnasium_space_to_pb(part) for name, part in family.parameter_space.spaces.items()},
-        horizon=family.horizon,
-        episodes_per_trial=family.episodes_per_trial,
-        discount=family.discount,
-        simulators=[SIMULATORS[simulator] for simulator in family.simulators],
-        references=[reference_to_pb(reference) for reference in references(family)],
-        missing_extra=extra.name if extra is not None and extra.missing else "",
-    )
-
-
-def broken_family_to_pb(name: str, reason: str) -> task_pb2.Family:
-    """A family that was announced and cannot be used, as a message."""
-    return task_pb2.Family(name=FAMILY.format(name), broken_reason=reason)
-
-
-def reference_to_pb(reference: Reference) -> task_pb2.Reference:
-    """A reference as a message."""
-    return task_pb2.Reference(name=reference.name, value=reference.value, source=reference.source)
 
 
 def task_to_pb(task: Task) -> task_pb2.Task:
@@ -71,7 +36,8 @@ def find_family(registry: Registry, name: str, field: str) -> Family:
     """The family of a resource name that points at one from another resource's request.
 
     Raises:
-        InvalidField: not a name of a family, or there is none of it; the advice lists those there are.
+        InvalidField: not a name of a family, or there is none of it; the advice lists those there are. Or an option
+            that it does not have.
         PreconditionFailed: it is announced but does not load.
     """
     family = FAMILY.parse(name, field)
@@ -79,6 +45,8 @@ def find_family(registry: Registry, name: str, field: str) -> Family:
         return registry.get(family)
     except NotFound as error:
         raise InvalidField(field, error.message, reason="UNKNOWN_FAMILY") from error
+    except InvalidField as error:
+        raise InvalidField(field, error.message) from error
 
 
 def find_task(registry: Registry, name: str, field: str) -> Task:
@@ -96,7 +64,12 @@ def find_task(registry: Registry, name: str, field: str) -> Task:
     numbers = _NUMBERS.search(name)
     if numbers is not None and max(map(int, numbers.groups())) > _LARGEST:
         raise InvalidField(field, "has a seed or an index of 2^64 or more; give 0 to 2^64 - 1")
-    return task_from_name(registry, name, field)
+    try:
+        return task_from_name(registry, name, field)
+    except InvalidField as error:
+        if error.field == field:
+            raise
+        raise InvalidField(field, error.message) from error  # an option in the family's part of the name
 
 
 def task_from_pb(message: task_pb2.Task, registry: Registry, field: str = "task") -> Task:

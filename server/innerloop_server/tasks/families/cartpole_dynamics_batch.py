@@ -6,13 +6,14 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from innerloop.arrays import Arrays
+from innerloop_server.tasks.batch import TaskBatch
 
 START = 0.05
 """Every number of the first state is uniform on [-START, START)."""
 
 
-class CartPoleDynamicsBatch:
-    """B cart-poles, N episodes each. State: x, x', theta, theta', [B, N, 4] float64. See ``TaskBatch``."""
+class CartPoleDynamicsBatch(TaskBatch):
+    """B cart-poles, N episodes each. State: x, x', theta, theta', [B, N, 4] float64."""
 
     reset_uniforms = 4
 
@@ -41,7 +42,7 @@ class CartPoleDynamicsBatch:
         return state, state.float()
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor
+        self, state: torch.Tensor, action: torch.Tensor, uniforms: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """One Euler step of 0.02 s (Barto, Sutton and Anderson 1983, in Gymnasium's form)."""
         x, x_dot, theta, theta_dot = state.unbind(-1)

@@ -12,7 +12,8 @@ from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Array, Arrays, Box
 from innerloop_server.domain import Reference, Task
-from innerloop_server.tasks.family import Family, TaskBatch
+from innerloop_server.tasks.batch import TaskBatch
+from innerloop_server.tasks.family import Family
 
 if TYPE_CHECKING:
     import torch

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 from innerloop.arrays import Array
+from innerloop_server.tasks.batch import TaskBatch
 
 
-class Navigation2DBatch:
-    """B goals, N points each. State: the position, [B, N, 2] float64. See ``TaskBatch``."""
+class Navigation2DBatch(TaskBatch):
+    """B goals, N points each. State: the position, [B, N, 2] float64."""
 
     reset_uniforms = 0
 
@@ -31,7 +32,7 @@ class Navigation2DBatch:
         return state, state.float()
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor
+        self, state: torch.Tensor, action: torch.Tensor, uniforms: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Move, then measure."""
         state = state + action.double().clamp(-self._step, self._step)

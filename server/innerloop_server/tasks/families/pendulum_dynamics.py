@@ -13,7 +13,8 @@ from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Array, Arrays, Box, Space
 from innerloop_server.domain import Features, Task
-from innerloop_server.tasks.family import Family, TaskBatch, space_of
+from innerloop_server.tasks.batch import TaskBatch
+from innerloop_server.tasks.family import Family, space_of
 
 if TYPE_CHECKING:
     import torch

@@ -8,13 +8,14 @@ import torch
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
 
 from innerloop.arrays import Arrays
+from innerloop_server.tasks.batch import TaskBatch
 
 START = (math.pi, 1.0)
 """The first angle and angular velocity are uniform on [-START, START)."""
 
 
-class PendulumDynamicsBatch:
-    """B pendulums, N episodes each. State: theta, theta', [B, N, 2] float64. See ``TaskBatch``."""
+class PendulumDynamicsBatch(TaskBatch):
+    """B pendulums, N episodes each. State: theta, theta', [B, N, 2] float64."""
 
     reset_uniforms = 2
 
@@ -41,7 +42,7 @@ class PendulumDynamicsBatch:
         return state, _observe(state)
 
     def step(
-        self, state: torch.Tensor, action: torch.Tensor
+        self, state: torch.Tensor, action: torch.Tensor, uniforms: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """One semi-implicit Euler step of 0.05 s; the cost is of the state before it."""
         theta, speed = state.unbind(-1)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerloop.arrays import Arrays
-from innerloop_server.domain import Split, Task
+from innerloop_server.domain import Split
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.generators.generator import Feedback
+from innerloop_server.tasks.generators.generator import Feedback, Proposal
 from innerloop_server.tasks.sampling import sample_task
 
 
@@ -31,11 +31,11 @@ class UniformGenerator:
         """At ``start``."""
         return {"index": np.asarray(self.start, np.int64)}
 
-    def propose(self, state: Arrays, n: int) -> tuple[tuple[Task, ...], Arrays]:
+    def propose(self, state: Arrays, n: int) -> tuple[Proposal, Arrays]:
         """The next n tasks of the stream."""
         first = int(state["index"])
-        tasks = tuple(sample_task(self.family, self.seed, self.split, first + i) for i in range(n))
-        return tasks, {"index": np.asarray(first + n, np.int64)}
+        tasks = [sample_task(self.family, self.seed, self.split, first + i) for i in range(n)]
+        return Proposal.to_learn(tasks), {"index": np.asarray(first + n, np.int64)}
 
     def report(self, state: Arrays, feedback: Sequence[Feedback]) -> Arrays:  # noqa: ARG002 - uniform listens to nobody
         """Unchanged."""

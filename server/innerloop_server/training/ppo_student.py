@@ -1,0 +1,84 @@
+"""A student without an inner loop: PPO on whole episodes of the tasks that are proposed.
+
+With the task's parameters in view (``visible``) it learns to do what it is told; that is what teachers are compared on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from innerloop_server.domain import Experience, Task
+from innerloop_server.learners.learner import Tensors
+from innerloop_server.learners.ppo import Ppo, Steps
+from innerloop_server.streams import Purpose, stream
+from innerloop_server.training import optimiser
+from innerloop_server.training.episodes import Collect
+from innerloop_server.training.optimiser import AdamState
+from innerloop_server.training.student import Played, Student, feedback_of
+
+
+@dataclass(frozen=True)
+class PpoStudent(Student[Experience[torch.Tensor]]):
+    """PPO, an update a batch of tasks. The rate stays what it is: how long it learns is for others to say."""
+
+    learner: Ppo
+    """Bound to the family as it is seen."""
+    collect: Collect
+    """Runs the episodes."""
+    episodes_per_task: int = 4
+    """More than one, since a teacher goes by the share that succeeds."""
+
+    @property
+    def tasks_per_update(self) -> int:
+        """As the learner's settings say."""
+        return self.learner.settings.tasks_per_update
+
+    def initial_meta(self, seed: int) -> Tensors:
+        """As the learner's."""
+        return self.learner.initial_meta(seed)
+
+    def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[Experience[torch.Tensor]]:
+        """``episodes_per_task`` episodes of each task, task by task; the first seed names them all."""
+        experience = self.collect(self.learner, meta, tasks, self.episodes_per_task, seeds[0], False)
+        returns = experience.rewards.sum(-1).reshape(len(tasks), -1)
+        success = experience.success.reshape(len(tasks), -1)
+        metrics = {"return_0": float(returns.mean()), "success_0": float(success.double().mean())}
+        return Played(experience, feedback_of(tasks, [returns], [success]), int(experience.lengths.sum()), metrics)
+
+    def learn(
+        self,
+        meta: Tensors,
+        adam: AdamState,
+        played: Played[Experience[torch.Tensor]],
+        learn: Sequence[bool],
+        update: int,
+        seed: int,
+    ) -> tuple[Tensors, AdamState, dict[str, float]]:
+        """``epochs`` passes in ``minibatches`` parts over the steps of the tasks to learn from."""
+        if not any(learn):
+            return meta, adam, {"learned_steps": 0.0}
+        kept = torch.tensor(learn).repeat_interleave(self.episodes_per_task)
+        fields = vars(played.episodes)
+        steps = self.learner.prepare(meta, Experience(**{name: value[:, kept] for name, value in fields.items()}))
+        rng = stream(seed, Purpose.TRAINING, update)
+        meta, adam = improve(self.learner, meta, adam, steps, rng, self.learner.settings.learning_rate)
+        return meta, adam, {"learned_steps": float(len(steps))}
+
+
+def improve(
+    learner: Ppo, meta: Tensors, adam: AdamState, steps: Steps, rng: np.random.Generator, rate: float
+) -> tuple[Tensors, AdamState]:
+    """The optimiser steps of one PPO update: every epoch is a fresh permutation of the steps in so many parts."""
+    s = learner.settings
+    for _ in range(s.epochs):
+        for rows in torch.from_numpy(rng.permutation(len(steps))).tensor_split(s.minibatches):
+            leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+            loss = learner.loss(leaves, steps.take(rows))
+            gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+            clipped, _ = optimiser.clip_norm(gradients, s.gradient_clip)
+            meta, adam = optimiser.step(meta, clipped, adam, dict.fromkeys(meta, rate))
+    return meta, adam
