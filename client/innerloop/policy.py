@@ -26,7 +26,7 @@ from innerloop.arrays import Array, Arrays, Box, Discrete, Space, space_from_jso
 
 FORMAT = "innerloop-policy/1"
 LOG_STD_FLOOR = math.log(1e-6)
-"""Log standard deviations are never below this (learners.md 4.1: floor 1e-6)."""
+"""Log standard deviations are never below this (a standard deviation of 1e-6)."""
 
 
 class PolicyFormatError(ValueError):

@@ -40,7 +40,7 @@ from innerloop_server.training.paired import Paired
 from innerloop_server.training.ppo_student import PpoStudent
 
 TEACHERS = ("uniform", "replay", "goal-gan", "paired")
-STUDENT: Mapping[str, Any] = {"tasks_per_update": 32, "learning_rate": 1e-3}
+STUDENT: Mapping[str, Any] = {"tasks_per_update": 32, "learning_rate": 1e-3, "lowest_log_std": -0.5}
 """Over ``PpoSettings``'s own defaults."""
 HELD_OUT = 200
 WANTED = (0.5, 0.8)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from innerloop.arrays import Arrays, Discrete
-from innerloop.policy import Header
+from innerloop.policy import LOG_STD_FLOOR, Header
 from innerloop_server.domain import Experience, LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import networks
@@ -27,6 +27,7 @@ from innerloop_server.streams import Purpose, stream
 
 POLICY, VALUE = "policy/", "value/"
 """Meta-parameters are ``policy/<weight>`` and ``value/<weight>``."""
+LOG_STD = f"{POLICY}log_std"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class PpoSettings:
     """Shrinks the policy's last layer at the start."""
     initial_log_std: float = -0.5
     """Log standard deviation of raw actions at the start (Box actions)."""
+    lowest_log_std: float = LOG_STD_FLOOR
+    """Where training stops it from falling further: mastered tasks take the noise away that new ones need."""
     discount: float = 0.99
     trace: float = 0.95
     """GAE lambda."""

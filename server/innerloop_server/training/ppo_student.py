@@ -13,7 +13,7 @@ import torch
 
 from innerloop_server.domain import Experience, Task
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.ppo import Ppo, Steps
+from innerloop_server.learners.ppo import LOG_STD, Ppo, Steps
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.training import optimiser
 from innerloop_server.training.episodes import Collect
@@ -81,4 +81,6 @@ def improve(
             gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
             clipped, _ = optimiser.clip_norm(gradients, s.gradient_clip)
             meta, adam = optimiser.step(meta, clipped, adam, dict.fromkeys(meta, rate))
+            if LOG_STD in meta:
+                meta = {**meta, LOG_STD: meta[LOG_STD].clamp(min=s.lowest_log_std)}
     return meta, adam
