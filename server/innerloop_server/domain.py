@@ -131,7 +131,7 @@ class LearnerSpec:
 class Features:
     """Features of (observation, time) that a family declares for its value baselines (ridge regression).
 
-    ``linear``: o, o^2, t, t^2, t^3, 1 with t = step / 100 (Duan et al. 2016, https://arxiv.org/abs/1604.06778, as MAML takes them).
+    ``linear``: o, o^2, t, t^2, t^3, 1 with t = step / 100 (Duan et al. 2016, https://arxiv.org/abs/1604.06778).
     ``polynomial``: all monomials of the observation up to ``degree``, and t, t^2, t^3 with t = step / horizon.
     """
 
