@@ -92,9 +92,9 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Results on labelled tasks",
         "",
-        "Final scores on fixed, unseen test tasks: held-out digits, scripts and languages, new sinusoids and pendulums.",
+        "Final scores on fixed, unseen test tasks: held-out digits, scripts, languages; new sinusoids and pendulums.",
         "MAML and the baselines learn from the same examples and answer the same queries, in the same run. Every seed",
-        "that was run is here. Written by `python scripts/supervised.py`; `results-supervised.json` holds every number.",
+        "that was run is here. Written by `python scripts/supervised.py`; the JSON file beside has every number.",
     ]
     for name, result in results.items():
         plan, shots = result["plan"], result["shots"]

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from innerloop_server.domain import Simulator, Task
 from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.scores import ORACLE, standard_error
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.ppo import Ppo
+from innerloop_server.learners.ppo import Ppo, PpoSettings
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.training import references
@@ -75,12 +75,19 @@ def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out
     tasks = draw_tasks(family, plan)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{family.name}.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"test": test, "references": {}}
-    entries: dict[str, Any] = before["references"] if before["test"] == test else {}
-    manifest = {"family": family.name, "test": test, "references": entries}
+    before: dict[str, Any] = {"test": test, "references": {}}
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+    # Entries of another test would not compare; those that no training made (measured ones) stay in any case.
+    entries: dict[str, Any] = {
+        name: entry
+        for name, entry in before["references"].items()
+        if before.get("test") == test or "settings" not in entry
+    }
+    manifest = {**before, "family": family.name, "test": test, "references": entries}
     for kind in kinds:
         seen, learner = references.bind(family, kind, references.settings(family.name, kind))
-        if kind in entries and entries[kind]["settings"] != learner.settings.to_json():
+        if kind in entries and not _same_settings(entries[kind], learner):
             del entries[kind]
         with _collector(seen, kind) as collect:
             for seed in seeds:
@@ -95,6 +102,11 @@ def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out
                 entries[kind]["sha256"] = hashlib.sha256((out / entries[kind]["weights"]).read_bytes()).hexdigest()
                 file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _same_settings(entry: Mapping[str, Any], learner: Ppo) -> bool:
+    """Settings that an older version did not know have their defaults."""
+    return "settings" in entry and PpoSettings.from_json(entry["settings"]) == learner.settings
 
 
 def _run(

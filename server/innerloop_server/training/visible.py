@@ -43,6 +43,10 @@ class VisibleFamily(Family):
         self.discount = family.discount
         self.baseline = family.baseline
         self.extra = family.extra
+        self.episodes_per_trial = family.episodes_per_trial
+        self.supervision = family.supervision
+        self.knows_success = family.knows_success
+        self.splits_share_tasks = family.splits_share_tasks
         self.splits_hold_out = family.splits_hold_out
         self.options = family.options  # type: ignore[misc]  # of each instance here: what it shows has them
 

@@ -85,7 +85,11 @@ def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch
     said = capsys.readouterr().out
     assert [f"{manifest['references'][kind]['value']:.2f}" in said for kind in references.KINDS] == [True, True]
 
-    # Another seed is added to those that ran already; nothing else changes.
+    # A measured entry stays, and a setting that is new since has its default: another seed is added to those that ran
+    # already; nothing else changes.
+    manifest["references"]["measured"] = {"value": 1.0, "source": "measured"}
+    del manifest["references"]["memoryless"]["settings"]["lowest_log_std"]
+    (tmp_path / "pendulum-dynamics.json").write_text(json.dumps(manifest))
     trained: list[int] = []
     train = references.train
     monkeypatch.setattr(references, "train", lambda *args: trained.append(args[3]) or train(*args))
@@ -96,6 +100,7 @@ def test_the_command_keeps_every_run_and_the_best_policies(tmp_path, monkeypatch
     assert after["oracle"] == manifest["references"]["oracle"]
     assert after["memoryless"]["runs"][:2] == manifest["references"]["memoryless"]["runs"]
     assert [run["seed"] for run in after["memoryless"]["runs"]] == [3, 4, 5]
+    assert after.pop("measured") == {"value": 1.0, "source": "measured"}
     for entry in after.values():
         assert hashlib.sha256((tmp_path / entry["weights"]).read_bytes()).hexdigest() == entry["sha256"]
 
