@@ -16,7 +16,7 @@ import gymnasium
 from family_pictures import draw
 
 from innerloop.arrays import Box, Discrete, Space
-from innerloop_server.domain import Reference, Simulator
+from innerloop_server.domain import Reference, ReturnUnit, Simulator
 from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import GROUP, load_registry
@@ -121,7 +121,15 @@ def _references(found: tuple[Reference, ...]) -> list[str]:
             "None is known. `scripts/train-references` trains the memoryless bound and the oracle, where there is a "
             "settings file.",
         ]
-    rows = [(r.name, f"{r.value:.4f}".rstrip("0").rstrip("."), f"a {r.unit}", r.source) for r in found]
+    rows = [
+        (
+            r.name,
+            f"{r.value:.4f}".rstrip("0").rstrip("."),
+            f"{'an' if r.unit is ReturnUnit.EPISODE else 'a'} {r.unit}",
+            r.source,
+        )
+        for r in found
+    ]
     return table(("name", "mean return", "of", "source"), rows)
 
 

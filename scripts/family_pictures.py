@@ -12,7 +12,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Arc, Circle, Rectangle
 
 from innerloop.arrays import Array, Discrete
 from innerloop_server.domain import Split, Task
@@ -35,7 +35,7 @@ def draw(family: Family, path: Path) -> None:
         PreconditionFailed: the family lacks its extra.
     """
     figure, axes = plt.subplots(1, TASKS, figsize=(9, 3), layout="constrained", squeeze=False)
-    drawer = DRAWERS.get(family.name, images if family.name in IMAGES else traces)
+    drawer = DRAWERS.get(family.name, traces)
     for index, ax in enumerate(axes[0]):
         task = sample_task(family, 0, Split.TEST, index)
         drawer(family, task, ax)
@@ -69,10 +69,28 @@ def traces(family: Family, task: Task, ax: Axes) -> None:
     env.close()
     scale = np.asarray(family.observation_scale)[:TRACED]
     for i, line in enumerate((np.stack(seen) / scale).T):
-        ax.plot(line, linewidth=1, label=f"observation {i}")
+        ax.plot(line, linewidth=1, label=f"observation {i}" + (f" / {scale[i]:g}" if scale[i] != 1 else ""))
     ax.plot(np.arange(1, len(rewards) + 1), rewards, color="black", linewidth=1, linestyle=":", label="reward")
     ax.set_xlabel("step, the same random actions")
-    ax.legend(fontsize=6, loc="upper left")
+    ax.legend(fontsize=6, loc="upper left", framealpha=0.6)
+
+
+def bodies(family: Family, task: Task, ax: Axes) -> None:
+    """A MuJoCo model from the side, body by body, every few steps of the same random actions."""
+    env: Any = family.make(task)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    model, data = env.unwrapped.model, env.unwrapped.data
+    for step in range(25):
+        if step % 8 == 0:
+            for body in range(2, model.nbody):
+                pair = data.xpos[[model.body_parentid[body], body]]
+                ax.plot(pair[:, 0], pair[:, 2], color=f"C{step // 8}", linewidth=2, marker="o", markersize=3)
+        env.step(env.action_space.sample())
+    ax.axhline(0, color="0.5", linewidth=1)
+    ax.set(xlabel="x in m, every 8 steps", ylabel="height in m")
+    ax.set_aspect("equal", adjustable="datalim")
+    env.close()
 
 
 def plane(family: Family, task: Task, ax: Axes) -> None:
@@ -93,6 +111,9 @@ def plane(family: Family, task: Task, ax: Axes) -> None:
     if goal is None:
         angle = float(next(iter(task.parameters.values())))
         goal = np.array([np.cos(angle), np.sin(angle)])
+        ax.add_patch(Arc((0, 0), 2, 2, theta2=180, color="0.6", linestyle=":"))
+        ax.add_patch(Circle(tuple(goal), 0.2, color="tab:red", alpha=0.2))
+        ax.set(xlim=(-1.3, 1.3), ylim=(-0.5, 1.3))
     ax.plot(*goal, marker="*", color="tab:red", markersize=14, markeredgecolor="black")
     ax.set_aspect("equal")
 
@@ -154,9 +175,12 @@ def targets(family: Family, task: Task, ax: Axes) -> None:
 def images(family: Family, task: Task, ax: Axes) -> None:
     """Examples, a row a label."""
     ways = family.action_space.n if isinstance(family.action_space, Discrete) else 1
-    seen, answers = examples(family, task, 8 * ways)
+    seen, answers = examples(family, task, 5 * ways)
     side = round(seen.shape[1] ** 0.5)
-    rows = [np.concatenate([x.reshape(side, side) for x in seen[answers[:, 0] == label]], 1) for label in range(ways)]
+    rows = [
+        np.concatenate([np.pad(x.reshape(side, side), 1) for x in seen[answers[:, 0] == label]], 1)
+        for label in range(ways)
+    ]
     width = min(row.shape[1] for row in rows)
     ax.imshow(np.concatenate([row[:, :width] for row in rows]), cmap="gray_r")
     ax.set(xticks=[], yticks=[], ylabel="label (rows)")
@@ -192,8 +216,10 @@ def examples(family: Family, task: Task, n: int) -> tuple[Array, Array]:
     return np.stack(seen), np.stack(answers)
 
 
-IMAGES = ("digits", "glyphs")
 DRAWERS: Mapping[str, Drawer] = {
+    **dict.fromkeys(("digits", "glyphs"), images),
+    **dict.fromkeys(("halfcheetah-velocity", "halfcheetah-direction", "ant-direction", "ant-goal"), bodies),
+    **dict.fromkeys(("humanoid-direction", "hopper-parameters", "walker2d-parameters"), bodies),
     "navigation-2d": plane,
     "point-robot-dense": plane,
     "point-robot-sparse": plane,

@@ -111,6 +111,8 @@ def experience(protocol: SessionProtocol, rows: Rows, rng: np.random.Generator) 
         opened = _opened(protocol)
         if protocol.policy is None or opened.episodes_per_step == 0:
             raise ProtocolError("this session was not opened for acting locally: it sends no policies")
+        if protocol.policy.header.remembers:
+            raise ProtocolError("this learner remembers what its rows do step by step: leave `local` out")
         step = protocol.last_step
         episodes: list[Episode] = yield Work(_collecting(rows, protocol.policy, opened.episodes_per_step, rng))
         for chunk in chunks(episodes, EXPERIENCE_BYTES):
@@ -156,7 +158,7 @@ def receive(protocol: SessionProtocol) -> Program[Event]:
         Unavailable: the stream ended before the session did.
     """
     while True:
-        if protocol.finish_wanted and protocol.opened is not None and not protocol.waiting:
+        if protocol.finish_wanted and protocol.is_open and not protocol.waiting:
             yield Send(protocol.number(pb.Finish()))
         response = yield Receive()
         if response is None:

@@ -101,6 +101,11 @@ class SessionProtocol:
         return self._awaited is not None
 
     @property
+    def is_open(self) -> bool:
+        """The server has opened the session on the present stream, and it has not ended."""
+        return not self._fresh and not self.ended
+
+    @property
     def progress(self) -> tuple[int, int]:
         """(the last step that was seen, the number of the next message): grows while the session gets on."""
         return self.last_step, self._next
@@ -123,7 +128,7 @@ class SessionProtocol:
         Raises:
             ProtocolError: another message still waits for its reply, or the session is not open.
         """
-        if self._fresh or self.ended:
+        if not self.is_open:
             raise ProtocolError("the session is not open")
         field = _FIELD_OF[type(message)]
         if self.waiting and field != "finish":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from innerloop._core import conversation, learners, lessons, sessions
+from innerloop._core import conversation, learners, lessons, sessions, tasks
 from innerloop._core.commands import Program
 from innerloop._core.conversation import Manners
 from innerloop._core.environments import check_environment, rows_of, spaces_of
 from innerloop._core.following import Following, OnStep
-from innerloop._core.names import resource
+from innerloop._core.names import resource, short
 from innerloop._core.protocol import SessionProtocol
 from innerloop._core.sessions import OpenOptions
 from innerloop._core.tasks import TaskLike
@@ -66,6 +66,9 @@ def supervised(
 ) -> Program[Ready]:
     """A session whose caller brings labelled examples."""
     name, bound = yield from learners.resolve(learner)
+    family = yield from tasks.family(bound.family)
+    if not family.supervision:
+        raise ValueError(f"{short(family.name)} is not a supervised family; use adapt or adapt_env")
     message = sessions.open_supervised(name, bound, options, __version__)
     protocol = SessionProtocol(open=message, version=__version__)
     following = Following(protocol, progress_for(progress, _steps(message)), on_step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import click
 import numpy as np
@@ -20,8 +20,14 @@ LABELS = 12
 """Columns of the words at the left of a description."""
 
 
-def overview(out: Output, found: Sequence[Family]) -> None:
-    """A table of all families, and below it why some cannot be used."""
+def overview(out: Output, found: Sequence[Family], learned: Container[str]) -> None:
+    """A table of all families, and below it why some cannot be used.
+
+    Args:
+        out: where to.
+        found: the families.
+        learned: resource names of those that have a learner.
+    """
     rows = [
         (
             short(f.name),
@@ -30,14 +36,23 @@ def overview(out: Output, found: Sequence[Family]) -> None:
             f.horizon or None,
             f.episodes_per_trial or None,
             _references(f.references),
-            "broken" if f.broken_reason else f"needs [{f.missing_extra}]" if f.missing_extra else "ready",
+            _state(f, learned),
         )
         for f in found
     ]
     out.table(COLUMNS, rows)
+    out.note("innerloop families NAME tells the whole story; innerloop train NAME makes a learner where there is none")
     for family in found:
         if family.broken_reason:
             out.say(hanging(f"{short(family.name)} is broken: ", family.broken_reason, 2))
+
+
+def _state(family: Family, learned: Container[str]) -> str:
+    if family.broken_reason:
+        return "broken"
+    if family.missing_extra:
+        return f"needs [{family.missing_extra}]"
+    return "ready" if family.name in learned else "no learner yet"
 
 
 def describe(family: Family) -> str:

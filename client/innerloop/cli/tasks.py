@@ -61,6 +61,7 @@ def families(
     with connection.open() as client:
         if name is None:
             found = client.families()
+            learned = {learner.family for learner in client.learners()}
         else:
             family = _one(client, name, env_id, hidden, apply, horizon or 0, trial)
             if delete:
@@ -72,7 +73,7 @@ def families(
     elif out.as_json:
         out.value(found)
     else:
-        overview(out, found)
+        overview(out, found, learned)
 
 
 @click.command()

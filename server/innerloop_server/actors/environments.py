@@ -47,7 +47,7 @@ class EnvironmentCache:
     """Lends environments by task and keeps those that came back, the least recently used going first.
 
     A cached environment is reset with a seed before it is stepped, so a new one would have behaved the same.
-    An environment with ``set_task(parameters)``, on itself or on a wrapper, can become any task of its family.
+    One of a family that says so (``environments_change_task``) becomes any other task of it.
     """
 
     def __init__(self, source: str, capacity: int) -> None:
@@ -75,14 +75,16 @@ class EnvironmentCache:
         for key in reversed(self._idle):
             if self._idle[key][:2] == (name, digest):
                 return self._idle.pop(key)[2]
-        for key, (family, _, environment) in self._idle.items():
-            if family == name and environment.has_wrapper_attr("set_task"):
-                del self._idle[key]
-                environment.get_wrapper_attr("set_task")(dict(parameters))
-                return environment
         if self._registry is None:
             self._registry = load_source(self._source)
-        return self._registry.get(name).make(Task(name, dict(parameters)))
+        family = self._registry.get(name)
+        if family.environments_change_task:
+            for key, (other, _, environment) in self._idle.items():
+                if other == name:
+                    del self._idle[key]
+                    environment.get_wrapper_attr("set_task")(dict(parameters))
+                    return environment
+        return family.make(Task(name, dict(parameters)))
 
     def put(self, name: str, digest: str, environment: Environment) -> None:
         """Take back an environment that still works."""

@@ -89,6 +89,9 @@ class Family(abc.ABC):
     splits_hold_out: bool = False
     """The splits draw from parts of the parameter space that never meet (classes, scripts, environments), not only
     from streams that never meet: nobody but ``sample`` may make up parameters to train on."""
+    environments_change_task: bool = False
+    """Its environments have ``set_task(parameters)``, on themselves or on a wrapper, after which they are the same as
+    new ones of that task: actors then use one for many tasks, where making one is expensive."""
     options: ClassVar[Mapping[str, int | str]] = {}
     """What can be chosen about the family, and the defaults: each is a keyword of the constructor. A family with other
     than default options is another family, called ``<name>.<option>-<value>`` (``bernoulli-bandit.arms-10``)."""

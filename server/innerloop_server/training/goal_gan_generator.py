@@ -24,6 +24,7 @@ import numpy as np
 
 from innerloop.arrays import Array, Arrays
 from innerloop_server.domain import Split, Task
+from innerloop_server.errors import InvalidField
 from innerloop_server.learners import perceptron
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
@@ -90,8 +91,10 @@ class GoalGanGenerator:
         """Fresh networks, nothing tried.
 
         Raises:
-            InvalidField: tasks of this family cannot be made up.
+            InvalidField: the family says of no episode that it succeeded, or its tasks cannot be made up.
         """
+        if not self.family.knows_success:
+            raise InvalidField("generator", f"goal-gan goes by success, and {self.family.name} knows none")
         p = self.cube.size
         shapes = {
             GENERATOR: (self.noise, *self.hidden_sizes, p),

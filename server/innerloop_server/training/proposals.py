@@ -23,8 +23,9 @@ class TrainingProposals:
         self._store = store
 
     def next(self, training_id: str, generator: str, family: Family, count: int) -> tuple[Task, ...]:
-        """The tasks that a training would run next; asking changes nothing, so asking again gives the same ones until
-        the training writes its next checkpoint.
+        """A proposal of ``count`` tasks, such as the training's generator would make now: with as many as the training
+        takes an update, its very next ones. Asking changes nothing, so asking again gives the same until the training
+        writes its next checkpoint.
 
         Args:
             training_id: of the training.

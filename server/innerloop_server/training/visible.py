@@ -45,6 +45,7 @@ class VisibleFamily(Family):
         self.extra = family.extra
         self.episodes_per_trial = family.episodes_per_trial
         self.supervision = family.supervision
+        self.environments_change_task = family.environments_change_task
         self.knows_success = family.knows_success
         self.splits_share_tasks = family.splits_share_tasks
         self.splits_hold_out = family.splits_hold_out
@@ -102,7 +103,7 @@ class VisibleFamily(Family):
         """The family's environment behind a wrapper that appends the parameters."""
         env, box = self._family.make(task), self.observation_space
         assert isinstance(box, Box)
-        wrapper = _Shown if env.has_wrapper_attr("set_task") else _ShownForGood
+        wrapper = _Shown if self.environments_change_task else _ShownForGood
         return wrapper(env, self.parameter_space, box, task.parameters)
 
     def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:

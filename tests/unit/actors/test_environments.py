@@ -39,6 +39,13 @@ def test_set_task_turns_an_idle_environment_into_any_task() -> None:
     assert environment.unwrapped.drift == 0.7  # type: ignore[attr-defined]
 
 
+def test_a_set_task_that_the_family_does_not_speak_of_is_left_alone() -> None:
+    cache = EnvironmentCache(toy.SOURCE, capacity=2)
+    environment = cache.take("set-task-of-its-own", *_task(0.1))
+    cache.put("set-task-of-its-own", _task(0.1)[1], environment)
+    assert cache.take("set-task-of-its-own", *_task(0.7)) is not environment
+
+
 def test_the_least_recently_used_is_closed_first() -> None:
     cache = EnvironmentCache(toy.SOURCE, capacity=2)
     environments = [cache.take("walk", *_task(drift)) for drift in (0.1, 0.2, 0.3)]

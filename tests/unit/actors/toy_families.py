@@ -141,6 +141,7 @@ class Toy(Family):
     name: str
     env: type[Walk]
     action_space: Space = Box.of(-1, 1, (2,))  # noqa: RUF009 - a frozen value
+    environments_change_task: bool = False
     horizon: int = 40
     title: str = "toy"
     description: str = "toy"
@@ -165,7 +166,8 @@ FAMILIES = {
     for family in (
         Toy("walk", Walk),
         Toy("coin-walk", Walk, Discrete(3)),
-        Toy("retargetable", Retargetable),
+        Toy("retargetable", Retargetable, environments_change_task=True),
+        Toy("set-task-of-its-own", Retargetable),
         Toy("gated", Gated),
         Toy("deadly", Deadly),
         Toy("raising", Raising),

@@ -12,8 +12,10 @@ from innerloop.policy import Header, Policy, weight_shapes
 from innerloop.v1 import learner_pb2, policy_pb2, task_pb2
 
 SPEAKS = "0.1.0"
+SUPERVISED = "families/digits"
 FAMILIES: Mapping[str, tuple[Space, Space]] = {
     "families/cartpole-dynamics": (Box.of(-np.inf, np.inf, (4,)), Discrete(2)),
+    SUPERVISED: (Box.of(-np.inf, np.inf, (4,)), Discrete(2)),
     "families/navigation-2d": (Box.of(-np.inf, np.inf, (2,)), Box.of(-0.1, 0.1, (2,))),
 }
 LEARNERS = {f"learners/{name.removeprefix('families/')}-maml": name for name in FAMILIES}
@@ -58,6 +60,7 @@ def family_message(name: str) -> task_pb2.Family:
         discount=0.99,
         simulators=[task_pb2.SIMULATOR_BATCH, task_pb2.SIMULATOR_ACTORS],
         references=[task_pb2.Reference(name="oracle", value=-0.5, source="a formula")],
+        supervision=task_pb2.SUPERVISION_CLASSIFICATION if name == SUPERVISED else task_pb2.SUPERVISION_UNSPECIFIED,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_answers
 import pytest
 from click.testing import CliRunner
-from fake_answers import Refusal
+from fake_answers import FAMILIES, Refusal
 
 import innerloop
 from innerloop import errors
@@ -55,7 +55,7 @@ def test_families(run, read):
     assert "1 of 2" in text
     assert "oracle -0.50 (a formula)" in run("families", "navigation-2d").stdout
     (found,) = read("families")
-    assert [f["name"] for f in found] == ["families/cartpole-dynamics", "families/navigation-2d"]
+    assert [f["name"] for f in found] == list(FAMILIES)
     assert found[0]["observation_space"]["low"] == ["-inf"] * 4
     assert read("families", "navigation-2d")[0]["horizon"] == 100
 
@@ -157,9 +157,7 @@ def test_policies_and_sessions(run, read, tmp_path):
 def test_errors_are_sentences_on_stderr(server, run):
     result = run("families", "nowhere", code=1)
     assert result.stdout == ""
-    assert result.stderr == (
-        "Error: families/nowhere does not exist; there are families/cartpole-dynamics, families/navigation-2d\n"
-    )
+    assert result.stderr == (f"Error: families/nowhere does not exist; there are {', '.join(FAMILIES)}\n")
     server.refuse["ListFamilies"] = [
         Refusal("INVALID_ARGUMENT", "INVALID_FIELD", "no", violations=[("page_size", "at most 1000")])
     ]
@@ -170,7 +168,7 @@ def test_errors_are_sentences_on_stderr(server, run):
 
 
 def test_a_learner_that_is_not_there(server, run, monkeypatch):
-    there_are = "there are cartpole-dynamics-maml, navigation-2d-maml"
+    there_are = "there are cartpole-dynamics-maml, digits-maml, navigation-2d-maml"
     assert run("adapt", "navigatoin-2d", code=1).stderr == (
         f"Error: learners/navigatoin-2d does not exist; {there_are}; did you mean navigation-2d?\n"
     )
@@ -181,7 +179,7 @@ def test_a_learner_that_is_not_there(server, run, monkeypatch):
     untrained = "family cartpole-dynamics has no learner yet; train one: innerloop train cartpole-dynamics\n"
     assert run("adapt", "cartpole-dynamics", code=1).stderr == f"Error: {untrained}"
     assert run("evaluate", "cartpole", code=1).stderr == (
-        "Error: learners/cartpole does not exist; there are navigation-2d-maml; "
+        "Error: learners/cartpole does not exist; there are digits-maml, navigation-2d-maml; "
         f"did you mean cartpole-dynamics? {untrained}"
     )
 
@@ -260,7 +258,7 @@ def test_without_a_server_a_private_one_is_started(server, monkeypatch, tmp_path
     monkeypatch.setattr(connection, "embedded", embedded)
     result = CliRunner().invoke(main, ["families", "--json"])
     assert started == [tmp_path]
-    assert len(json.loads(result.stdout)) == 2
+    assert len(json.loads(result.stdout)) == len(FAMILIES)
     assert "no server answers at 127.0.0.1:1; starting a private one" in result.stderr
     monkeypatch.setattr(connection, "DEFAULT_ADDRESS", server.address)
     assert CliRunner().invoke(main, ["families"]).exit_code == 0

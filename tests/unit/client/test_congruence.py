@@ -53,7 +53,7 @@ async def acting_locally(client):
 
 
 async def labelled_examples(client):
-    session = await client.supervised("cartpole-dynamics")
+    session = await client.supervised("digits")
     async with session:
         first = await session.adapt(np.ones((3, 4)), [0, 1, 1], steps=2)
         said = await session.predict(np.zeros((5, 4)))
@@ -64,7 +64,7 @@ async def labelled_examples(client):
 
 
 async def labelled_examples_on_a_budget(client):
-    session = await client.supervised("cartpole-dynamics", steps=2)
+    session = await client.supervised("digits", steps=2)
     steps = await session.adapt(np.ones((3, 4)), [0, 1, 1], steps=9)
     return [step.number for step in steps], session.adapted.end_reason, (await session.result()).step
 
@@ -178,7 +178,7 @@ async def detached(client):
 
 
 async def over(client):
-    session = await client.supervised("cartpole-dynamics", steps=1)
+    session = await client.supervised("digits", steps=1)
     await session.adapt(np.ones((1, 4)), [0])
     await session.adapt(np.ones((1, 4)), [0])
 
@@ -247,6 +247,16 @@ async def test_both_drivers_fail_the_same(scenario, kind):
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+async def test_examples_are_for_supervised_families(driver):
+    server = FakeServer()
+    async with DRIVERS[driver](server.address) as client:
+        with pytest.raises(ValueError, match="cartpole-dynamics is not a supervised family; use adapt"):
+            await client.supervised("cartpole-dynamics")
+    assert "Adapt" not in server.calls
+    server.stop()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 async def test_arguments_that_cannot_be_meant_are_told_at_once(driver):
     server = FakeServer()
     async with DRIVERS[driver](server.address) as client:
@@ -288,6 +298,53 @@ async def test_duplicate_replies_are_ignored(scenario, driver):
     plain, _ = await run(scenario, driver)
     doubled, _ = await run(scenario, driver, lambda server: setattr(server.faults, "twice", True))
     assert doubled == plain
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("generator", ["", "uniform", "grid"])
+async def test_many_tasks_come_in_several_calls(driver, generator):
+    async def many(client):
+        drawn = await client.sample_tasks("navigation-2d", count=2_500, start_index=7, generator=generator)
+        return [task.index for task in drawn]
+
+    indices, server = await run(many, driver)
+    assert indices == list(range(7, 2_507))
+    assert server.calls == ["SampleTasks"] * 3
+
+
+def too_large(largest: str, field: str = "count") -> Refusal:
+    return Refusal("INVALID_ARGUMENT", "INVALID_FIELD", "no", facts={"largest": largest}, violations=[(field, "no")])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_large_tasks_come_as_many_at_a_time_as_fit(driver):
+    async def seven(client):
+        return [task.index for task in await client.sample_tasks("navigation-2d", count=7, start_index=2)]
+
+    indices, server = await run(seven, driver, lambda server: server.refuse.update(SampleTasks=[too_large("3")]))
+    assert indices == list(range(2, 9))
+    assert server.calls == ["SampleTasks"] * 4  # the first told how many
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("refusal", [too_large(""), too_large("0"), too_large("7"), too_large("3", "split")])
+async def test_a_refusal_that_does_not_help_is_passed_on(driver, refusal):
+    async def seven(client):
+        return await client.sample_tasks("navigation-2d", count=7)
+
+    error, server = await run(seven, driver, lambda server: server.refuse.update(SampleTasks=[refusal]))
+    assert isinstance(error, errors.InvalidRequest)
+    assert server.calls == ["SampleTasks"]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_generator_that_listens_is_asked_once(driver):
+    async def asked(client):
+        return await client.sample_tasks("navigation-2d", "train", count=7, generator="replay", training="t")
+
+    error, server = await run(asked, driver, lambda server: server.refuse.update(SampleTasks=[too_large("3")]))
+    assert isinstance(error, errors.InvalidRequest)
+    assert server.calls == ["SampleTasks"]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

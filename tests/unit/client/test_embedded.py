@@ -24,7 +24,7 @@ def child(monkeypatch):
 def test_serves_and_stops(child, tmp_path):
     child("serves")
     with innerloop.embedded(tmp_path, device="cpu") as client:
-        assert len(client.families()) == 2
+        assert len(client.families()) == 3
         given = json.loads((tmp_path / "arguments.json").read_text())
         assert given["host"] == "127.0.0.1"
         assert given["port"] == "0"

@@ -168,7 +168,7 @@ def test_the_whole_story_of_others():
 def test_the_table(capsys):
     needy = replace(FAMILY, name="families/needy", missing_extra="images", references=FAMILY.references[:2])
     broken = Family("families/torn", "", "", None, None, {}, 0, 0, 0.0, (), (), "", "ImportError: no such thing")
-    overview(Output(as_json=False, terminal=False), [FAMILY, needy, broken])
+    overview(Output(as_json=False, terminal=False), [FAMILY, needy, broken], {FAMILY.name})
     header, first, second, third, why = capsys.readouterr().out.splitlines()
     assert header.split() == ["family", "sees", "does", "steps", "trial", "references", "state"]
     assert " ".join(first.split()) == "bandit.arms-3 1 number 1 of 3 1 10 a 0.00, b 1.00, c 2.00 a trial; 1 more ready"

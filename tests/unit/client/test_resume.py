@@ -57,11 +57,11 @@ async def test_a_client_owned_session_survives_cuts(server, cut_client, local, f
 
 @both
 @pytest.mark.parametrize("forget", [False, True], ids=["cut", "killed"])
-@pytest.mark.parametrize("cuts", [[1], [2], [3, 2], [2, 2, 2, 2], [5, 1, 3]])
+@pytest.mark.parametrize("cuts", [[1], [2], [3, 2], [2, 2, 2, 2], [5, 1, 3], [6], [7], [8]])
 async def test_a_supervised_session_survives_cuts(server, cut_client, cuts, forget):
     server.faults.cut_after = cuts
     server.faults.forget = forget
-    session = await cut_client.supervised("cartpole-dynamics")
+    session = await cut_client.supervised("digits")
     first = await session.adapt([[0.0] * 4] * 3, [0, 1, 1], steps=2)
     said = await session.predict([[0.0] * 4] * 2)
     second = await session.adapt([[0.0] * 4], [0])

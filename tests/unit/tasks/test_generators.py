@@ -18,6 +18,7 @@ from innerloop.arrays import Array, Arrays
 from innerloop_server.domain import Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.families.cartpole_dynamics import CartPoleDynamics
+from innerloop_server.tasks.families.gridnavi import GridNavi
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
 from innerloop_server.tasks.families.point_maze import PointMaze, in_wall
 from innerloop_server.tasks.generators.cube import ParameterCube
@@ -134,6 +135,8 @@ def test_discrete_values_come_in_turn() -> None:
     seen = [(int(t.parameters["a"]), int(t.parameters["b"])) for t in tasks_of(GridGenerator(few, 9), 42)]
     assert set(Counter(seen).values()) == {2}
     assert len(set(seen)) == len(set(seen[:21])) == 21
+    few_of_many = sorted(int(t.parameters["goal"]) for t in tasks_of(GridGenerator(GridNavi(), 0), 5))
+    assert np.diff([*few_of_many, few_of_many[0] + 21]).max() <= 8  # a few are spread over all 21 too
     signs = Counter(float(t.parameters["force_sign"]) for t in tasks_of(GridGenerator(CartPoleDynamics(), 0), 100))
     assert set(signs.values()) == {50}
 
@@ -163,6 +166,7 @@ def test_seed_split_and_index_decide_a_grid_task_wherever_it_is_drawn(family: Na
 
 def test_another_process_draws_the_same_grid() -> None:
     program = """
+from innerloop_server.tasks.families.gridnavi import GridNavi
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
 from innerloop_server.tasks.generators.grid import GridGenerator
 generator = GridGenerator(Navigation2D(), 3)

@@ -100,11 +100,9 @@ def test_an_unknown_generator_is_refused_by_name_and_so_is_one_that_does_not_fit
         assert plan(TrainingRequest("point-maze", generator=name), HoldsOut()).generator == name
 
 
-def test_goal_gan_refuses_a_family_that_knows_no_success(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.create(plan(tiny_request(generator="goal-gan"), REGISTRY.get("navigation-2d")))
-    with pytest.raises(InvalidField, match="navigation-2d knows none"):
-        train(folder, lambda _: None, lambda: False)
+def test_goal_gan_refuses_a_family_that_knows_no_success() -> None:
+    with pytest.raises(InvalidField, match="generator: goal-gan goes by success, and navigation-2d knows none"):
+        plan(tiny_request(generator="goal-gan"), REGISTRY.get("navigation-2d"))
 
 
 # -- a training with each ---------------------------------------------------------------------------------------------

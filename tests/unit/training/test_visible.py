@@ -20,6 +20,7 @@ class Settable(type(FAMILIES["navigation-2d"])):  # type: ignore[misc]
 
     parameter_space = gymnasium.spaces.Dict({"at": gymnasium.spaces.Box(-5.0, 5.0, (), np.float64)})
     observation_space = Box.of(-10, 10, (1,))
+    environments_change_task = True
 
     def make(self, task):
         return Place(task.parameters)

@@ -21,8 +21,8 @@ def answers_from_pb(message: array_pb2.Array, field: str, spec: LearnerSpec, lea
         lead: leading dimensions, rows first.
 
     Raises:
-        InvalidField: missing, of a wrong shape or dtype, a target that is not finite, or no label of the action space;
-            says in which row.
+        InvalidField: missing, of a wrong shape or dtype, a target that is not finite, or what the action space does not
+            hold; says in which row.
     """
     space = spec.action_space
     answers = array_from_pb(
@@ -34,6 +34,16 @@ def answers_from_pb(message: array_pb2.Array, field: str, spec: LearnerSpec, lea
             index = np.argwhere(wrong)[0]
             value = float(answers[tuple(index)])
             raise InvalidField(field, f"holds {value:g} in row {index[0]}; labels are 0 to {space.n - 1}")
+        return answers
+    low, high = space.low.ravel(), space.high.ravel()
+    outside = (answers < low) | (answers > high)
+    if outside.any():
+        index = np.argwhere(outside)[0]
+        value = float(answers[tuple(index)])
+        raise InvalidField(
+            field,
+            f"holds {value:g} in row {index[0]}; no prediction lies outside {low[index[-1]]:g} to {high[index[-1]]:g}",
+        )
     return answers
 
 

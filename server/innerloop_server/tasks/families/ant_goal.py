@@ -12,6 +12,7 @@ import numpy as np
 
 from innerloop.arrays import Array, Arrays
 from innerloop_server.domain import Split
+from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.families import ant_direction
 from innerloop_server.tasks.families.mujoco_tools import MujocoFamily, MujocoTask, gymnasium_terms
 
@@ -54,13 +55,20 @@ class AntGoal(MujocoFamily):
 
     @functools.cached_property
     def parameter_space(self) -> gymnasium.spaces.Dict:
-        """``goal``: [2]; any in the square will do, but those outside the disc are never drawn."""
+        """``goal``: [2], in the disc."""
         return gymnasium.spaces.Dict({"goal": gymnasium.spaces.Box(-RADIUS, RADIUS, (2,), np.float64)})
 
     def sample(self, rng: np.random.Generator, split: Split = Split.TRAIN) -> dict[str, Array]:  # noqa: ARG002
         """Uniform on the disc."""
         radius, angle = RADIUS * math.sqrt(rng.random()), 2 * math.pi * rng.random()
         return {"goal": radius * np.array([math.cos(angle), math.sin(angle)])}
+
+    def check(self, parameters: Mapping[str, Array], field: str = "task.parameters") -> dict[str, Array]:
+        """As any family's, and the goal lies on the disc."""
+        checked = super().check(parameters, field)
+        if float(np.hypot(*checked["goal"])) > RADIUS * (1 + 1e-12):
+            raise InvalidField(f"{field}.goal", f"lies farther than {RADIUS:g} m from the start")
+        return checked
 
     @property
     def observation_scale(self) -> tuple[float, ...]:

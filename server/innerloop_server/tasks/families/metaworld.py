@@ -69,6 +69,7 @@ class _MetaWorld(Family):
     discount = 0.99
     baseline = Features("linear")
     extra = Extra("metaworld", ("metaworld",))
+    environments_change_task = True
     splits_hold_out = True
     knows_success = True
     _train: Sequence[str]

@@ -29,6 +29,7 @@ class MiniGridGoal(Family):
     knows_success = True
     discount = 0.99
     extra = Extra("games", ("minigrid",))
+    environments_change_task = True
     splits_share_tasks = True
 
     def __init__(self, size: int = 6, goals: int = 3) -> None:

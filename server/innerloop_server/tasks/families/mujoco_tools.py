@@ -97,6 +97,7 @@ class MujocoFamily(Family):
     discount = 0.99
     baseline = Features("linear")
     extra = Extra("mujoco", ("mujoco",))
+    environments_change_task = True
     observation_size: ClassVar[int]
     action_size: ClassVar[int]
     action_limit: ClassVar[float] = 1.0

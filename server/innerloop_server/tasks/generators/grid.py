@@ -5,8 +5,8 @@ Numbers follow an additive recurrence: coordinate j of point i is ``frac(shift_j
 https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences). Any n points in a row are spread
 evenly, so one need not know n beforehand, and point i needs none of those before it.
 
-It is computed in 64-bit fixed point with odd steps, where different i give different points, always. A split has a
-quarter of all i to itself, so the splits of a seed never meet.
+It is computed in 64-bit fixed point with odd steps, where different i give different points (53 bits are kept). A split
+has a quarter of all i to itself, so the splits of a seed never meet.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class GridGenerator:
             InvalidField: the parameter space cannot be covered.
         """
         position = int(state["position"])
+        if position + n > _QUARTER:
+            raise InvalidField("start_index", f"a grid has {_QUARTER} points")
         tasks = []
         for _ in range(n):
             task, position = self._next(position)
@@ -99,7 +101,7 @@ class GridGenerator:
         ordinal = _FIRST[self.split] + position
         fixed = [(int(shift) + ordinal * step) % (1 << _BITS) for shift, step in zip(*self._sequence, strict=True)]
         point = np.array([2 * ((x >> 11) / (1 << 53)) - 1 for x in fixed])
-        turn = position + int(self._sequence[0][0])
+        turn = position * self._stride + int(self._sequence[0][0])
         for j in self._taken_in_turn:
             turn, value = divmod(turn, int(self.cube.levels[j]))
             point[j] = (2 * value + 1) / self.cube.levels[j] - 1
@@ -112,6 +114,17 @@ class GridGenerator:
             if task is not None:
                 return task, tried + 1
         raise InvalidField("generator", f"grid finds no tasks: parameters of {self.family.name} depend on each other")
+
+    @cached_property
+    def _stride(self) -> int:
+        """From one combination of discrete values to the next: about 0.618 of them all, so that few tasks are spread
+        too, and without a common divisor, so that each has its turn.
+        """
+        combinations = math.prod(int(self.cube.levels[j]) for j in self._taken_in_turn)
+        stride = max(1, round(combinations * (math.sqrt(5) - 1) / 2))
+        while math.gcd(stride, combinations) > 1:
+            stride += 1
+        return stride
 
     @cached_property
     def _sequence(self) -> tuple[list[int], list[int]]:
