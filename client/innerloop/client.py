@@ -150,8 +150,8 @@ class Client:
         )
 
     def delete_family(self, name: str) -> None:
-        """Forget a family that was defined, one of your own unless you are an operator. Refused while a learner is
-        bound to it.
+        """Forget a family that was defined, one of your own unless you are an operator. Refused while a learner of it
+        has a revision or is in training; others go with it.
         """
         self._run(tasks.delete_family(name))
 
@@ -172,7 +172,8 @@ class Client:
             family: the family's name.
             split: ``train``, ``validation`` or ``test``.
             seed: of the stream.
-            count: how many, 1 to 1000.
+            count: how many, at least 1. More than the server sends at once come in several calls, but for the last
+                three generators, which are asked once.
             start_index: place of the first one in the stream.
             generator: what draws them: ``uniform`` (when empty); ``grid``, an even cover for evaluation; ``replay``,
                 ``goal-gan``, ``paired``: what the training would run next (split ``train``).

@@ -377,4 +377,4 @@ class Acted:
     log_probs: Array
     """[R]."""
     state: Arrays = field(default_factory=dict)
-    """The policy's memory after having looked; empty for frozen policies."""
+    """The memory of a policy that remembers, after having acted; empty for others. Pass it to the next call."""

@@ -43,6 +43,15 @@ class Supervision(enum.StrEnum):
     target's dimensions."""
 
 
+class Adaptation(enum.StrEnum):
+    """How a learning method's state changes in the inner loop."""
+
+    UPDATE = "update"
+    """By ``adapt``, on whole episodes: fast weights, a posterior."""
+    MEMORY = "memory"
+    """By acting: a hidden state that every step goes through. Its adaptation step is the episode."""
+
+
 class ReturnUnit(enum.StrEnum):
     """What a return was summed over."""
 
@@ -181,7 +190,8 @@ class Score:
     standard_error: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else was measured, each a mean over the tasks: ``success`` (share of episodes), ``accuracy``,
-    ``cross_entropy`` (nats), ``mse``; and ``r2``, of all tasks at once. Only those that the family knows."""
+    ``cross_entropy`` (nats), ``mse``; and ``r2``, of all tasks at once. Only those that the family knows. Of a method
+    that remembers, at the k of a trial's last episode: ``trial_return``, the sum over the trial's episodes."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,7 @@ class Reference:
 
 
 __all__ = [
+    "Adaptation",
     "Array",
     "ArrayT",
     "Arrays",

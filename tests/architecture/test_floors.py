@@ -19,7 +19,7 @@ BREACHES = {
     "client to server": ("client/innerloop/types.py", "import innerloop_server.domain", "never imports the server"),
     "into the client": ("server/innerloop_server/adaptation/hub.py", "import innerloop.client", "Below service"),
     "grpc below service": ("server/innerloop_server/adaptation/hub.py", "import grpc", "speak gRPC"),
-    "a heavy policy": ("client/innerloop/policy.py", "import rich", "portable policy"),
+    "a heavy policy": ("client/innerloop/policy/__init__.py", "import rich", "portable policy"),
     "torch at the gateway": ("server/innerloop_server/service/server.py", "import torch", "Torch is for"),
     "a circle": ("server/innerloop_server/store/ids.py", "import innerloop_server.store.store", "circle"),
 }

@@ -15,7 +15,9 @@ import pytest
 from contract_support import bearer, dialled, serving, task_servicer, teach, told, with_tokens
 
 from innerloop.v1 import array_pb2, task_pb2, task_pb2_grpc
+from innerloop_server.service import definitions
 from innerloop_server.settings import Limits, Settings
+from innerloop_server.store.records import TrainingState
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.defined import Definitions
 from innerloop_server.tasks.registry import Registry
@@ -166,6 +168,25 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no parameters": ({"parameters": {}}, "parameters", "name at least one"),
     "no space": ({"parameters": {"g": array_pb2.Space()}}, "parameters.g", "is missing"),
     "no bounds": ({"parameters": {"g": number(0.0, float("inf"))}}, "parameters.g", "needs finite bounds"),
+    "bounds the wrong way round by less than float32 tells": (
+        {"parameters": {"g": number(1 + 1e-12, 1)}},
+        "parameters.g.box.low",
+        "lies above",
+    ),
+    "an attribute of Gymnasium's": (
+        {"parameters": {"spec": number(0, 1)}, "apply": task_pb2.APPLY_ATTRIBUTES},
+        "parameters.spec",
+        "belongs to Gymnasium",
+    ),
+    "an attribute that reset sets": (
+        {
+            "env_id": "CartPole-v1",
+            "parameters": {"state": array_pb2.Space(box=array_pb2.BoxSpace(shape=[4], low=[0] * 4, high=[1] * 4))},
+            "apply": task_pb2.APPLY_ATTRIBUTES,
+        },
+        "parameters.state",
+        "after a reset it is another",
+    ),
     "bounds the wrong way round": ({"parameters": {"g": number(2.0, 1.0)}}, "parameters.g.box.low", "lies above"),
     "a private attribute": ({"parameters": {"__class__": number(0, 1)}}, "parameters.__class__", "no public name"),
     "an unknown argument": ({"parameters": {"wheels": number(0, 1)}}, "env_id", "unexpected keyword argument"),
@@ -192,10 +213,16 @@ async def test_what_cannot_be(stub: Stub, settings: Settings, change: dict[str, 
     assert not list((settings.data_dir / "families").glob("*"))
 
 
-async def test_nobody_may_define_without_end(stub: Stub) -> None:
+async def test_nobody_may_define_without_end(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(2):
         await stub.DefineFamily(definition(name=f"families/planets-{i}"), metadata=ANN)
-    error = await refused(stub.DefineFamily(definition(), metadata=ANN))
+
+    async def never(_: Any) -> Any:
+        raise AssertionError("looked at what cannot be kept")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(definitions, "probed", never)
+        error = await refused(stub.DefineFamily(definition(), metadata=ANN))
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "FAMILIES_EXHAUSTED")
     await stub.DefineFamily(definition(), metadata=BOB)
     await stub.DeleteFamily(task_pb2.DeleteFamilyRequest(name="families/planets-0"), metadata=ANN)
@@ -220,6 +247,31 @@ async def test_a_family_with_a_learner_stays(stub: Stub, store: Store, own: Regi
     assert (await get(stub)).name == "families/planets"
 
 
+async def test_learners_without_a_revision_go_with_their_family(stub: Stub, store: Store, own: Registry) -> None:
+    await stub.DefineFamily(definition(), metadata=ANN)
+    request = task_pb2.DeleteFamilyRequest(name="families/planets")
+    intake = Intake(store, own, TrainerSettings())
+    running = intake.create(TrainingRequest("planets"), "bob", lambda _: None)
+    other = intake.create(TrainingRequest("navigation-2d"), "bob", lambda _: None)
+    folders = [store.training_dir(training.id) for training in (running, other)]
+
+    error = await refused(stub.DeleteFamily(request, metadata=ANN))
+    assert error.reason == "FAMILY_IN_USE"
+    assert "learners/planets-maml" in error.message
+    assert store.get_learner("planets-maml").id == store.get_training(running.id).learner_id
+
+    store.update_training(running.id, state=TrainingState.FAILED, error="its environment is odd")
+    await stub.DeleteFamily(request, metadata=ANN)
+    assert [record.id for record in store.list_learners().items] == ["navigation-2d-maml"]
+    assert [record.id for record in store.list_trainings().items] == [other.id]
+    assert [folder.exists() for folder in folders] == [False, True]
+
+    again = definition(env_id="CartPole-v1", parameters={"length": number(0.3, 0.7)}, apply=task_pb2.APPLY_ATTRIBUTES)
+    await stub.DefineFamily(again, metadata=BOB)  # the same name, another family: nothing of the first is in its way
+    intake.create(TrainingRequest("planets"), "bob", lambda _: None)
+    assert store.get_learner("planets-maml").spec.observation_space.shape == (4,)
+
+
 async def test_a_learner_that_is_being_made_keeps_its_family(
     stub: Stub, store: Store, own: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +291,21 @@ async def test_a_learner_that_is_being_made_keeps_its_family(
     intake = Intake(store, own, TrainerSettings())
     await asyncio.to_thread(intake.create, TrainingRequest("planets"), "ann", lambda _: None)
     assert (await asyncio.wrap_future(deletions[0])).reason == "FAMILY_IN_USE"
+
+
+@pytest.mark.parametrize("text", ['{"parameters": []}', "[" * 100_000, '{"spaces": [], "horizon": 9.5}'])
+async def test_a_malformed_definition_is_in_nobodys_way(
+    stub: Stub, settings: Settings, registry: Registry, text: str
+) -> None:
+    folder = settings.data_dir / "families"
+    await stub.DefineFamily(definition(), metadata=ANN)
+    (folder / "odd.json").write_text(text)
+    listed = (await stub.ListFamilies(task_pb2.ListFamiliesRequest(page_size=1_000), metadata=BOB)).families
+    assert len(listed) == len({*registry.names(), *registry.broken}) + 2
+    assert "odd.json cannot be read" in (await get(stub, "families/odd")).broken_reason
+    assert (await get(stub)).horizon == 50
+    await stub.DeleteFamily(task_pb2.DeleteFamilyRequest(name="families/odd"), metadata=BOSS)
+    assert [path.name for path in folder.iterdir()] == ["planets.json"]
 
 
 async def test_a_damaged_definition_is_listed_and_an_operator_may_remove_it(stub: Stub, settings: Settings) -> None:

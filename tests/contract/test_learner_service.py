@@ -11,6 +11,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import gymnasium
+import numpy as np
 import pytest
 from contract_support import dialled, serving, told
 from google.protobuf import struct_pb2
@@ -24,6 +26,8 @@ from innerloop_server.service.learners import LearnerServicer
 from innerloop_server.service.permissions import Permissions
 from innerloop_server.settings import Settings
 from innerloop_server.store.store import Store
+from innerloop_server.tasks.definition import DefinedFamily, FamilyDefinition
+from innerloop_server.tasks.gymnasium_family import Apply
 from innerloop_server.tasks.registry import Registry
 from innerloop_server.training.intake import TrainerSettings
 from innerloop_server.training.requests import TrainingRequest, plan
@@ -139,6 +143,30 @@ async def test_pause_and_resume_a_training_that_waits(stub: Any) -> None:
     assert (told(refused.value).code, told(refused.value).reason) == (EXHAUSTED, "TRAININGS_EXHAUSTED")
 
 
+async def test_a_learner_that_no_request_could_name_is_not_made(
+    registry: Registry, store: Store, settings: Settings, supervisor: TrainingSupervisor
+) -> None:
+    name = "a" * 63
+    family = DefinedFamily(
+        FamilyDefinition(
+            name, "CartPole-v1", {"length": gymnasium.spaces.Box(0.3, 0.7, (), np.float64)}, Apply.ATTRIBUTES, 50
+        )
+    )
+    own = replace(registry, families={**registry.families, name: family})
+    servicer = LearnerServicer(store, own, supervisor, Permissions.of(settings))
+    async with serving(settings, [servicer]) as server, dialled(server) as channel:
+        stub: Any = learner_pb2_grpc.LearnerServiceStub(channel)
+        for method, field in (("maml", "learner"), ("no-such-method", "method")):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.StartTraining(pb.StartTrainingRequest(family=f"families/{name}", method=method))
+            error = told(refused.value)
+            assert (error.code, error.field) == (INVALID, field)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.StartTraining(pb.StartTrainingRequest(family=f"families/{name}"))
+        assert told(refused.value).advice == f"would be {name}-maml, 68 characters; give a name of 63 at most"
+    assert list(store.list_learners().items) == []
+
+
 async def test_promote_and_roll_back_by_hand(stub: Any, store: Store, registry: Registry) -> None:
     add_revisions(store, registry, "mine", 2)
     learner = (await stub.PromoteRevision(pb.PromoteRevisionRequest(name="learners/mine/revisions/2"))).learner
@@ -220,7 +248,7 @@ async def test_reading_is_open_and_anybody_may_train_a_learner_of_their_own(
 BAD: list[tuple[str, Any, grpc.StatusCode, str, str]] = [
     ("StartTraining", start(family=""), INVALID, "family", "missing"),
     ("StartTraining", start(family="families/nowhere"), INVALID, "family", "navigation-2d"),
-    ("StartTraining", start(method="reptile"), INVALID, "method", "use one of maml"),
+    ("StartTraining", start(method="sarsa"), INVALID, "method", "use one of maml"),
     ("StartTraining", start(learner="learners/Big"), INVALID, "learner", "[a-z0-9-]"),
     ("StartTraining", start(learner="mine"), INVALID, "learner", "learners/LEARNER"),
     ("StartTraining", start(seed=2**63), INVALID, "seed", "2^63 - 1"),

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from contract_support import a_policy, array, dialled, keep, serving
 
-from innerloop.policy import Policy
+from innerloop._core.policies import input_to_pb
+from innerloop.arrays import Box
+from innerloop.policy import Header, Input, Policy, weight_shapes
 from innerloop.v1 import policy_pb2, policy_pb2_grpc
-from innerloop_server.service.convert.arrays import array_from_pb
+from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb
 from innerloop_server.service.policy_cache import PolicyCache
 from innerloop_server.settings import Limits, Settings
 from innerloop_server.store.store import Store
@@ -163,3 +165,89 @@ def test_the_cache_drops_the_least_recently_used() -> None:
     assert cache.get("c") is policies["c"]
     cache.put("large", a_policy(hidden=(64, 64)))
     assert len(cache) == 2
+
+
+def a_recalling_policy() -> Policy:
+    """A policy that remembers, in the middle of a trial."""
+    header = Header(
+        Box.of(-9, 9, (2,)),
+        Box.of(-1, 1, (1,)),
+        (4,),
+        (0.0, 0.0),
+        (1.0, 1.0),
+        (0.0,),
+        (1.0,),
+        architecture="gru",
+        encoder_sizes=(5,),
+        memory_size=6,
+        adapts=True,
+        family="navigation-2d",
+        learner="navigation-2d-rl2",
+        revision="learners/navigation-2d-rl2/revisions/1",
+        steps=3,
+    )
+    rng = np.random.default_rng(3)
+    blank = Policy(header, {k: rng.standard_normal(s).astype(np.float32) for k, s in weight_shapes(header).items()})
+    memory = blank.begin()
+    blank.act(Input(np.ones(2), reward=np.array(2.0)), memory=memory, rng=rng)
+    return Policy(header, blank.weights | {f"start.{name}": array[0] for name, array in memory.items()})
+
+
+def steps_of(rows: int) -> list[Input]:
+    rng = np.random.default_rng(rows)
+    return [
+        Input(
+            rng.standard_normal((rows, 2)).astype(np.float32),
+            reward=rng.standard_normal(rows).astype(np.float32) if t else None,
+            truncated=np.arange(rows) == t if t else None,
+            trial_end=np.arange(rows) == t - 1 if t == 3 else None,
+        )
+        for t in range(5)
+    ]
+
+
+async def test_a_memory_goes_there_and_back(stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store) -> None:
+    policy = a_recalling_policy()
+    name = f"policies/{keep(store, 'local', policy).id}"
+    memory = policy.begin(3)
+    state: dict[str, Any] = {}
+    streamed = policy_pb2.ActStreamRequest
+    requests = []
+    expected = []
+    for seen in steps_of(3):
+        reply = await stub.Act(policy_pb2.ActRequest(policy=name, input=input_to_pb(seen), greedy=True, state=state))
+        raw = policy.decide(seen, memory=memory, greedy=True).raw
+        policy.act(seen, memory=memory, greedy=True)
+        np.testing.assert_array_equal(array_from_pb(reply.output.raw_actions, "raw"), raw)
+        assert set(reply.state) == set(memory)
+        for key, value in memory.items():
+            np.testing.assert_array_equal(array_from_pb(reply.state[key], key), value, err_msg=key)
+        state = dict(reply.state)
+        requests.append(streamed(policy=name, input=input_to_pb(seen), greedy=True))
+        expected.append(raw)
+    replies = [reply async for reply in stub.ActStream(iter(requests))]
+    for reply, raw in zip(replies, expected, strict=True):
+        np.testing.assert_array_equal(array_from_pb(reply.output.raw_actions, "raw"), raw)
+    assert (await stub.GetPolicy(policy_pb2.GetPolicyRequest(name=name))).policy.adapts
+
+
+async def test_a_memory_that_does_not_fit_is_named(stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store) -> None:
+    remembers = f"policies/{keep(store, 'local', a_recalling_policy()).id}"
+    frozen = f"policies/{keep(store, 'local', a_policy()).id}"
+    seen = steps_of(2)[0]
+    state = {key: array_to_pb(value) for key, value in a_recalling_policy().begin(2).items()}
+    wrong_rows = {key: array_to_pb(value) for key, value in a_recalling_policy().begin(3).items()}
+    lacking = {key: value for key, value in state.items() if key != "memory"}
+    unheard = {**state, "memory": array_to_pb(np.full((2, 6), np.nan, np.float32))}
+    for name, sent, words in (
+        (frozen, state, "state: came for a policy that keeps no memory"),
+        (remembers, wrong_rows, r"state\..*shape"),
+        (remembers, lacking, "state: holds .*; this policy keeps .*memory"),
+        (remembers, unheard, r"state\.memory"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+            await stub.Act(policy_pb2.ActRequest(policy=name, input=input_to_pb(seen), state=sent))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    requests = [policy_pb2.ActStreamRequest(policy=remembers, input=input_to_pb(steps_of(n)[0])) for n in (2, 3)]
+    with pytest.raises(grpc.aio.AioRpcError, match="remembers for the 2 of the first request"):
+        _ = [reply async for reply in stub.ActStream(iter(requests))]

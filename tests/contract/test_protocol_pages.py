@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from contract_support import a_policy
 
 from innerloop.arrays import Box, Discrete, Space
-from innerloop.policy import Header, Policy, forward, weight_shapes
+from innerloop.policy import Header, Input, Policy, forward, weight_shapes
 from innerloop_server.settings import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,41 @@ def test_the_reader_acts_like_the_library(page, policy):
     lead = (64, *space.shape)
     seen = rng.integers(space.n, size=lead) if isinstance(space, Discrete) else rng.standard_normal(lead, np.float32)
     np.testing.assert_allclose(page.act(header, weights, seen), policy.act(seen, greedy=True), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_the_reader_remembers_like_the_library(page, policy, started):
+    header = replace(policy.header, architecture="gru", encoder_sizes=(6,), memory_size=5, adapts=True)
+    rng = np.random.default_rng(7)
+    weights = {n: rng.standard_normal(s, np.float32) for n, s in weight_shapes(header).items()}
+    policy = Policy(header, weights)
+    space, lead = header.observation_space, (8, *header.observation_space.shape)
+
+    def look():
+        return (
+            rng.integers(space.n, size=lead) if isinstance(space, Discrete) else rng.standard_normal(lead, np.float32)
+        )
+
+    if started:
+        memory = policy.begin()
+        policy.act(Input(look()[0], reward=np.array(1.0)), memory=memory, greedy=True)
+        policy = Policy(header, weights | {f"start.{name}": array[0] for name, array in memory.items()})
+    read = page.read_policy(policy.to_bytes())
+    ours, theirs = policy.begin(8), page.begin(*read, 8)
+    assert set(ours) == set(theirs)
+    reward, terminated, truncated, end = None, None, None, None
+    for _ in range(6):
+        seen = look()
+        action = policy.act(Input(seen, None, reward, terminated, truncated, end), memory=ours, greedy=True)
+        if reward is not None:
+            flags = {"terminated": terminated, "truncated": truncated, "trial_end": end, "reward": reward}
+            theirs |= {f"last.{name}": value for name, value in flags.items()}
+        told, theirs = page.act_with_memory(*read, theirs, seen)
+        np.testing.assert_allclose(told, action, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(theirs["memory"], ours["memory"], rtol=1e-5, atol=1e-5)
+        reward = rng.standard_normal(8).astype(np.float32)
+        terminated, truncated, end = (rng.random(8) < 0.3 for _ in range(3))
 
 
 def test_the_reader_samples_the_same_distribution(page):

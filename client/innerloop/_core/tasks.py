@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
 from innerloop._core import reading
 from innerloop._core.calls import PAGE, call, pages
 from innerloop._core.codec import array_to_pb, enum_from_word, space_to_pb
-from innerloop._core.commands import Program, Rpc
+from innerloop._core.commands import Program, Rpc, Unary
 from innerloop._core.names import resource
 from innerloop.arrays import Box, Discrete, Space
+from innerloop.errors import InvalidRequest, ProtocolError
 from innerloop.types import Family, Task
 from innerloop.v1 import array_pb2
 from innerloop.v1 import task_pb2 as pb
@@ -21,6 +23,9 @@ LIST_FAMILIES = Rpc("TaskService", "ListFamilies")
 GET_FAMILY = Rpc("TaskService", "GetFamily")
 SAMPLE_TASKS = Rpc("TaskService", "SampleTasks")
 GET_TASK = Rpc("TaskService", "GetTask")
+
+_BY_INDEX = ("", "uniform", "grid")
+"""Generators whose tasks have a place in a stream: any part of it may be asked for by itself."""
 
 DEFINE_FAMILY = Rpc("TaskService", "DefineFamily")
 DELETE_FAMILY = Rpc("TaskService", "DeleteFamily")
@@ -76,17 +81,25 @@ def delete_family(name: str) -> Program[None]:
 def sample_tasks(
     family: str, *, split: str, seed: int, count: int, start_index: int, generator: str, training: str
 ) -> Program[list[Task]]:
-    """Tasks of one of a family's streams."""
-    request = pb.SampleTasksRequest(
-        family=resource("families", family),
-        split=enum_from_word(pb.Split, split, "split"),  # type: ignore[arg-type]
-        seed=seed,
-        count=count,
-        start_index=start_index,
-        generator=generator,
-        training=resource("trainings", training) if training else "",
-    )
-    return call(SAMPLE_TASKS, request, lambda response: list(map(reading.task, response.tasks)))
+    """Tasks of one of a family's streams, in as many calls as it takes where a task's place in the stream is known."""
+
+    def request(n: int, first: int) -> pb.SampleTasksRequest:
+        return pb.SampleTasksRequest(
+            family=resource("families", family),
+            split=enum_from_word(pb.Split, split, "split"),  # type: ignore[arg-type]
+            seed=seed,
+            count=n,
+            start_index=first,
+            generator=generator,
+            training=resource("trainings", training) if training else "",
+        )
+
+    def read(response: pb.SampleTasksResponse) -> list[Task]:
+        return list(map(reading.task, response.tasks))
+
+    if generator not in _BY_INDEX:
+        return call(SAMPLE_TASKS, request(count, start_index), read)
+    return _sampled(request, read, count, start_index)
 
 
 def task(name: str) -> Program[Task]:
@@ -110,6 +123,30 @@ def task_to_pb(task: TaskLike, family: str) -> pb.Task:
     return pb.Task(
         family=resource("families", given), parameters={k: array_to_pb(_number(v)) for k, v in parameters.items()}
     )
+
+
+def _sampled(
+    request: Callable[[int, int], Message], read: Callable[[Any], list[Task]], count: int, start_index: int
+) -> Program[list[Task]]:
+    """``count`` tasks from ``start_index`` on. Large ones come fewer at a time: the server says how many it sends."""
+    found: list[Task] = []
+    most = PAGE
+    while True:
+        wanted = min(count - len(found), most)
+        try:
+            answer = yield Unary(SAMPLE_TASKS, request(wanted, start_index + len(found)))
+        except InvalidRequest as error:
+            fitting = error.facts.get("largest", "")
+            if error.field != "count" or not fitting.isdecimal() or not 0 < int(fitting) < wanted:
+                raise
+            most = int(fitting)
+            continue
+        some = read(answer)
+        found += some
+        if len(found) >= count:
+            return found
+        if not some:
+            raise ProtocolError(f"the server sent {len(found)} of {count} tasks")
 
 
 def _parameter_space(name: str, value: ParameterLike) -> array_pb2.Space:

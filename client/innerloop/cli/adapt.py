@@ -56,9 +56,10 @@ def adapt(
         with interruptible(_resumable(adaptation.session)), adaptation:
             _show(connection, adaptation)
             if save is not None:
-                adaptation.policy().save(save)
-    if save is not None:
-        out.note(f"saved {save}; innerloop.load_policy({str(save)!r}).act(observation) runs it anywhere")
+                policy = adaptation.policy()
+                policy.save(save)
+                how = "act(observation)" if not policy.header.remembers else "decide(input, memory=memory)"
+                out.note(f"saved {save}; innerloop.load_policy({str(save)!r}).{how} runs it anywhere")
 
 
 def _resumable(session: str) -> str:

@@ -306,11 +306,11 @@ class Open(_message.Message):
     episodes_per_step: _builtins.int
     """Episodes of each adaptation step. Simulated: how many are sampled; 0 means as many as in training, and at least 20
     unless the guard is off; of supervised learners, how many examples the session learns from. Client-owned: the step is taken when so many are complete; 0 means on `advance`
-    alone.
+    alone. Of learners that remember it is always one.
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a
-    step, off below, and off for supervised learners, which refuse it.
+    step, off below, and off for supervised learners and for those that remember, which refuse it.
     """
     policy_in_steps: _builtins.bool
     """Each `step` carries the portable policy file, so that the client can act by itself."""

@@ -219,7 +219,8 @@ class Score(_message.Message):
         """What else was measured on the same episodes, by name, as far as the family knows it. `success`: the share of
         episodes. Classification: `accuracy`, `cross_entropy` (nats). Regression: `mse`; `r2`, which is 1 - SSE / SST, both
         summed over all tasks, SST around each task's own mean. All but `r2` are means over the tasks of means over their
-        episodes.
+        episodes. Of learners that remember, whose steps are episodes, at the k whose episodes are a trial's last:
+        `trial_return`, the mean return of whole trials, which references of a trial are read against.
         """
 
     def __init__(

@@ -277,7 +277,10 @@ Global___DeletePolicyResponse: _TypeAlias = DeletePolicyResponse  # noqa: Y015
 
 @_typing.final
 class PolicyInput(_message.Message):
-    """What a policy may look at to act, for R rows. Frozen policies read the observations alone."""
+    """What a policy may look at to act, for R rows. Policies without a memory read the observations alone; those with one
+    keep the actions that they gave, and need the rewards and how episodes ended. What is unset is taken from the memory:
+    its action, no reward and no end.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,7 +296,7 @@ class PolicyInput(_message.Message):
 
     @_builtins.property
     def previous_raw_actions(self) -> _array_pb2.Array:
-        """[R, *raw action shape] the raw actions before these observations; unset on the first step of a trial."""
+        """[R, *raw action shape] the raw actions before these observations, where they are not those that the memory knows."""
 
     @_builtins.property
     def rewards(self) -> _array_pb2.Array:
@@ -409,7 +412,9 @@ class ActRequest(_message.Message):
 
     @_builtins.property
     def state(self) -> _containers.MessageMap[_builtins.str, _array_pb2.Array]:
-        """The policy's memory, as the response before gave it; empty at first and for frozen policies."""
+        """The memory of a policy that remembers, as the response before gave it: one row for each of `input`. Empty at first,
+        when the policy goes on from where its session left it, and for policies without a memory.
+        """
 
     def __init__(
         self,
@@ -465,7 +470,7 @@ class ActResponse(_message.Message):
 
     @_builtins.property
     def state(self) -> _containers.MessageMap[_builtins.str, _array_pb2.Array]:
-        """The policy's memory after having looked; empty for frozen policies."""
+        """The memory of a policy that remembers, after having acted; empty for policies without one."""
 
     def __init__(
         self,

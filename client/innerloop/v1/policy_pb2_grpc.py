@@ -109,7 +109,7 @@ class PolicyServiceServicer(object):
 
     def ActStream(self, request_iterator, context):
         """Acts for as long as the stream lives: each request gets one response, in order. The policy of the first request
-        serves the whole stream.
+        serves the whole stream, which keeps the memory of a policy that remembers: its rows are those of the first request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

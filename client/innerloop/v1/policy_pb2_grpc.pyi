@@ -47,7 +47,7 @@ class PolicyServiceStub:
     """Acts for a batch of observations."""
     ActStream: _grpc.StreamStreamMultiCallable[_policy_pb2.ActStreamRequest, _policy_pb2.ActStreamResponse]
     """Acts for as long as the stream lives: each request gets one response, in order. The policy of the first request
-    serves the whole stream.
+    serves the whole stream, which keeps the memory of a policy that remembers: its rows are those of the first request.
     """
 
 @_typing.type_check_only
@@ -69,7 +69,7 @@ class PolicyServiceAsyncStub(PolicyServiceStub):
     """Acts for a batch of observations."""
     ActStream: _aio.StreamStreamMultiCallable[_policy_pb2.ActStreamRequest, _policy_pb2.ActStreamResponse]  # type: ignore[assignment]
     """Acts for as long as the stream lives: each request gets one response, in order. The policy of the first request
-    serves the whole stream.
+    serves the whole stream, which keeps the memory of a policy that remembers: its rows are those of the first request.
     """
 
 class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -124,7 +124,7 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_policy_pb2.ActStreamResponse], _abc.AsyncIterator[_policy_pb2.ActStreamResponse]]:
         """Acts for as long as the stream lives: each request gets one response, in order. The policy of the first request
-        serves the whole stream.
+        serves the whole stream, which keeps the memory of a policy that remembers: its rows are those of the first request.
         """
 
 def add_PolicyServiceServicer_to_server(servicer: PolicyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -567,7 +567,9 @@ class SampleTasksRequest(_message.Message):
     seed: _builtins.int
     """Seed of the stream."""
     count: _builtins.int
-    """How many tasks: 1 to 1000."""
+    """How many tasks: 1 to 1000, and no more than 3.5 MiB of them. Where they are too large, `largest` in the metadata of
+    ErrorInfo is how many fit; ask for them in parts, by start_index.
+    """
     start_index: _builtins.int
     """Index of the first one."""
     generator: _builtins.str

@@ -101,10 +101,11 @@ class TaskServiceServicer(object):
 
     def DefineFamily(self, request, context):
         """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
-        actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
-        INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
-        (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
-        that is taken. The same definition again, by the same principal, answers the family that is there.
+        actors, and belongs to whoever defined it. The server makes the environment at both ends of the parameters and
+        between, to see what it is; then INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract, or
+        does not keep its parameters. PERMISSION_DENIED (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has
+        not allowed by name, ALREADY_EXISTS for a name that is taken. The same definition again, by the same principal,
+        answers the family that is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,7 +113,8 @@ class TaskServiceServicer(object):
 
     def DeleteFamily(self, request, context):
         """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
-        and (FAMILY_IN_USE) while a learner is bound to it.
+        and (FAMILY_IN_USE) while a learner of it has a revision or a training that runs. Its other learners, and their
+        trainings, are forgotten with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,14 +43,16 @@ class TaskServiceStub:
     """Gives the task behind a name that SampleTasks answered. Tasks that a caller made up have no name."""
     DefineFamily: _grpc.UnaryUnaryMultiCallable[_task_pb2.DefineFamilyRequest, _task_pb2.DefineFamilyResponse]
     """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
-    actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
-    INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
-    (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
-    that is taken. The same definition again, by the same principal, answers the family that is there.
+    actors, and belongs to whoever defined it. The server makes the environment at both ends of the parameters and
+    between, to see what it is; then INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract, or
+    does not keep its parameters. PERMISSION_DENIED (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has
+    not allowed by name, ALREADY_EXISTS for a name that is taken. The same definition again, by the same principal,
+    answers the family that is there.
     """
     DeleteFamily: _grpc.UnaryUnaryMultiCallable[_task_pb2.DeleteFamilyRequest, _task_pb2.DeleteFamilyResponse]
     """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
-    and (FAMILY_IN_USE) while a learner is bound to it.
+    and (FAMILY_IN_USE) while a learner of it has a revision or a training that runs. Its other learners, and their
+    trainings, are forgotten with it.
     """
 
 @_typing.type_check_only
@@ -68,14 +70,16 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Gives the task behind a name that SampleTasks answered. Tasks that a caller made up have no name."""
     DefineFamily: _aio.UnaryUnaryMultiCallable[_task_pb2.DefineFamilyRequest, _task_pb2.DefineFamilyResponse]  # type: ignore[assignment]
     """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
-    actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
-    INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
-    (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
-    that is taken. The same definition again, by the same principal, answers the family that is there.
+    actors, and belongs to whoever defined it. The server makes the environment at both ends of the parameters and
+    between, to see what it is; then INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract, or
+    does not keep its parameters. PERMISSION_DENIED (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has
+    not allowed by name, ALREADY_EXISTS for a name that is taken. The same definition again, by the same principal,
+    answers the family that is there.
     """
     DeleteFamily: _aio.UnaryUnaryMultiCallable[_task_pb2.DeleteFamilyRequest, _task_pb2.DeleteFamilyResponse]  # type: ignore[assignment]
     """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
-    and (FAMILY_IN_USE) while a learner is bound to it.
+    and (FAMILY_IN_USE) while a learner of it has a revision or a training that runs. Its other learners, and their
+    trainings, are forgotten with it.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,10 +124,11 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.DefineFamilyResponse, _abc.Awaitable[_task_pb2.DefineFamilyResponse]]:
         """Makes a family of an environment that is registered with Gymnasium where the server runs. It is durable, runs on
-        actors, and belongs to whoever defined it. The server makes the environment once to see what it is; then
-        INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract. PERMISSION_DENIED
-        (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has not allowed by name, ALREADY_EXISTS for a name
-        that is taken. The same definition again, by the same principal, answers the family that is there.
+        actors, and belongs to whoever defined it. The server makes the environment at both ends of the parameters and
+        between, to see what it is; then INVALID_ARGUMENT where it cannot be made, stepped, or described by this contract, or
+        does not keep its parameters. PERMISSION_DENIED (ENVIRONMENT_NOT_ALLOWED) for an environment that the operator has
+        not allowed by name, ALREADY_EXISTS for a name that is taken. The same definition again, by the same principal,
+        answers the family that is there.
         """
 
     @_abc_1.abstractmethod
@@ -133,7 +138,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_task_pb2.DeleteFamilyResponse, _abc.Awaitable[_task_pb2.DeleteFamilyResponse]]:
         """Forgets a family that was defined, for its owner and operators. FAILED_PRECONDITION for a family that is installed,
-        and (FAMILY_IN_USE) while a learner is bound to it.
+        and (FAMILY_IN_USE) while a learner of it has a revision or a training that runs. Its other learners, and their
+        trainings, are forgotten with it.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""Policies of many runs evaluated at once, such that no row can tell who else was there.
+"""Policies of many runs evaluated at once, such that no row can tell who else was there, memory included.
 
 A matrix product over N rows picks its kernel by N, so the same row gives other last bits among other rows
 (measured: float32 gemm against gemv on OpenBLAS). Here every row is its own 1 x I product, ``[B, N, 1, I] @
@@ -9,13 +9,13 @@ A matrix product over N rows picks its kernel by N, so the same row gives other 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from innerloop import policy
 from innerloop.arrays import Array, Arrays
-from innerloop.policy import Header
+from innerloop.policy import Header, Input
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Decision:
     """[n] float32."""
     environment: Array
     """[n, *A]: what an environment takes."""
+    memory: Arrays = field(default_factory=dict)
+    """[n, ...] each: what a policy that remembers goes on from."""
 
 
 def shape_key(header: Header) -> Hashable:
@@ -41,6 +43,8 @@ def shape_key(header: Header) -> Hashable:
         header.observation_scale,
         header.action_shift,
         header.action_scale,
+        header.encoder_sizes,
+        header.memory_size,
     )
 
 
@@ -50,7 +54,11 @@ def stack(weights: Sequence[Arrays]) -> Arrays:
 
 
 def decide(
-    header: Header, stacked: Arrays, observations: Sequence[Array], noises: Sequence[Array] | None
+    header: Header,
+    stacked: Arrays,
+    observations: Sequence[Array],
+    noises: Sequence[Array] | None,
+    memories: Sequence[Arrays] = (),
 ) -> list[Decision]:
     """Actions of B runs whose headers have the same :func:`shape_key`.
 
@@ -59,15 +67,29 @@ def decide(
         stacked: what :func:`stack` gave for the B runs.
         observations: B arrays [n_b, *O]; n_b may differ.
         noises: B arrays [n_b, d]; ``None``: all greedy.
+        memories: of policies that remember: B memories [n_b, ...], what the step before brought included.
     """
     observation = _pad(observations)
+    after: Arrays = {}
     # Whoever is not finite is found by its own log-probability; numpy's warning would name nobody.
     with np.errstate(all="ignore"):
-        parameters = policy.forward(header, stacked, observation)
+        if header.remembers:
+            memory = {name: _pad([one[name] for one in memories]) for name in memories[0]}
+            seen = policy.told(memory, Input(observation))
+            parameters, after = policy.forward_with_memory(header, stacked, memory, seen)
+        else:
+            parameters = policy.forward(header, stacked, observation)
         raw, log_prob = policy.sample(parameters, None if noises is None else _pad(noises))
     environment = policy.to_environment(header, raw)
+    if after:
+        after = policy.acted(after, raw)
     return [
-        Decision(raw[b, : len(rows), 0], log_prob[b, : len(rows), 0], environment[b, : len(rows), 0])
+        Decision(
+            raw[b, : len(rows), 0],
+            log_prob[b, : len(rows), 0],
+            environment[b, : len(rows), 0],
+            {name: array[b, : len(rows), 0] for name, array in after.items()},
+        )
         for b, rows in enumerate(observations)
     ]
 

@@ -36,12 +36,15 @@ class Episodes:
             cache: where environments come from and go back to.
 
         Raises:
-            RowsError: the weights are not those that the header calls for.
+            RowsError: weights or memory are not those that the header calls for.
         """
         order, header = run.order, run.order.header
         try:
             checked = policy.Policy(header, order.weights).weights
-        except policy.PolicyFormatError as error:
+            start = {name: np.repeat(np.asarray(array)[None], run.rows, 0) for name, array in order.memory.items()}
+            self.memory = policy.checked(header, start, run.rows)
+            """[rows, ...] each: what each row remembers, and how its last step ended; empty without a memory."""
+        except ValueError as error:  # a PolicyFormatError is one
             raise RowsError(f"family {order.family}: {error}") from None
         self.run = run
         self.weights: Arrays = {name: np.asarray(array, np.float32) for name, array in checked.items()}
@@ -83,6 +86,11 @@ class Episodes:
         return self._current[self.live]
 
     @property
+    def remembered(self) -> Arrays:
+        """[live, ...] each: the memory of the rows that have not ended."""
+        return {name: array[self.live] for name, array in self.memory.items()}
+
+    @property
     def noise(self) -> Array | None:
         """[live, d] for this step, as ``policy.draw_noise`` gives it; ``None`` when greedy."""
         return None if self._greedy else np.stack([self._noise[row][self.time] for row in self.live])
@@ -115,7 +123,7 @@ class Episodes:
         self._actions[live, t] = decision.raw
         self._log_probs[live, t] = decision.log_prob
         actions = decision.environment.tolist() if decision.raw.ndim == 1 else decision.environment
-        ended = []
+        ends: list[tuple[bool, bool]] = []
         for index, row in enumerate(live.tolist()):
             try:
                 observation, reward, terminated, truncated, info = self._environments[row].step(actions[index])
@@ -126,7 +134,7 @@ class Episodes:
                     self._feedback[row, t] = info["feedback"]
             except Exception as error:  # foreign code may raise anything
                 raise self._trouble(f"at step {t} of episode {self.run.start + row}", error) from None
-            ended.append(bool(terminated or truncated))
+            ends.append((bool(terminated), bool(truncated) or t + 1 == self.run.order.horizon))
         self._require_finite("reward", self._rewards[live, t])
         self._require_finite("feedback", self._feedback[live, t])
         if self.run.order.supervision is Supervision.CLASSIFICATION:
@@ -137,7 +145,14 @@ class Episodes:
             self._log_probs[live, t] = log_probs_of(self.run.order.header, self.weights, seen, labels)
         self._require_finite("observation", self._current[live])
         self._lengths[live] = self.time = t + 1
-        self.live = live[:0] if self.time == self.run.order.horizon else live[~np.array(ended)]
+        ended, cut = np.array(ends, np.bool_).T
+        if self.memory:
+            for name, array in decision.memory.items():
+                self.memory[name][live] = array
+            self.memory[policy.LAST_REWARD][live] = self._rewards[live, t]
+            self.memory[policy.LAST_TERMINATED][live] = ended
+            self.memory[policy.LAST_TRUNCATED][live] = cut & ~ended
+        self.live = live[~(ended | cut)]
 
     def arrays(self) -> Arrays:
         """Fields of ``Experience`` for these rows, [n, ...], time cut where the last of them ended (what follows is

@@ -6,7 +6,7 @@ Dropped for each Drop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from innerloop.arrays import Arrays
 from innerloop_server.actors.orders import EpisodesOrder
@@ -54,7 +54,10 @@ class Done:
     ticket: int
     start: int
     arrays: Arrays
-    """Fields of ``Experience`` without the task dimension, [rows, ...]; time may be shorter than the horizon."""
+    """Fields of ``Experience`` without the task dimension, [rows, ...] (of a trial [episodes, ...]); time may be
+    shorter than the horizon."""
+    memory: Arrays = field(default_factory=dict)
+    """[rows, ...]: as in ``orders.EpisodesResult``."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from innerloop.arrays import Array, Arrays
 from innerloop.policy import Header
@@ -42,6 +42,16 @@ class EpisodesOrder:
     supervision: Supervision | None = None
     query: bool = False
     """Of a supervised family: examples to be tested on, which no support holds."""
+    memory: Arrays = field(default_factory=dict)
+    """Of a policy that remembers: what every row starts from, [...] each, as ``innerloop.policy.begin`` lays it out."""
+    trial: bool = False
+    """Of a policy that remembers: the episodes follow each other in one row, which carries its memory on from one to
+    the next. Else each is a row of its own."""
+
+    @property
+    def rows(self) -> int:
+        """Environments at most that it keeps busy at once."""
+        return 1 if self.trial else self.episodes
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ class EpisodesResult:
     """From the first row handed to an actor to the last one back: queueing is not in it."""
     env_steps: int
     """Sum of the lengths."""
+    memory: Arrays = field(default_factory=dict)
+    """Of a policy that remembers: [rows, ...] each, what every row ended with: how its last episode ended included."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from innerloop.arrays import Arrays
 from innerloop_server.actors.environments import INSTALLED
 from innerloop_server.actors.messages import Done, Failed, Run
 from innerloop_server.actors.orders import Answer, EpisodesFailure, EpisodesOrder, EpisodesResult
-from innerloop_server.actors.rows import join, share, undiscounted
+from innerloop_server.actors.rows import concatenate, join, share, undiscounted
 from innerloop_server.actors.supervision import STOP_SECONDS, Place
 from innerloop_server.errors import Exhausted, Unavailable
 
@@ -54,6 +54,8 @@ class _Job:
     """Ticket -> where."""
     pieces: dict[int, Arrays] = field(default_factory=dict)
     """First row -> what came back."""
+    memories: dict[int, Arrays] = field(default_factory=dict)
+    """First row -> what its rows remember."""
     began: float = 0.0
 
 
@@ -87,7 +89,8 @@ class ActorPool:
         Raises:
             Exhausted: ``backlog`` orders wait already.
             Unavailable: the pool is closed.
-            ValueError: the key is that of an order not yet answered, or there is nothing to run.
+            ValueError: the key is that of an order not yet answered, there is nothing to run, or its memory is not
+                what its policy keeps.
         """
         if self._closed:
             raise Unavailable("the environment actors are closed")
@@ -95,12 +98,14 @@ class ActorPool:
             raise ValueError(f"order {order.key} has not been answered yet")
         if order.episodes < 1 or order.horizon < 1:
             raise ValueError(f"order {order.key} asks for {order.episodes} episodes of {order.horizon} steps")
+        if bool(order.memory) != order.header.remembers or (order.trial and not order.memory):
+            raise ValueError(f"order {order.key} carries a memory or lacks one against its policy's architecture")
         if self._queued() >= self._backlog:
             raise Exhausted(
                 f"{self._backlog} orders for episodes wait for the environment actors; try again later",
                 reason="ACTORS_BUSY",
             )
-        self._jobs[order.key] = _Job(order, deque([(0, order.episodes, 0)]))
+        self._jobs[order.key] = _Job(order, deque([(0, order.rows, 0)]))
         self._dispatch()
 
     def cancel(self, key: int) -> bool:
@@ -199,6 +204,7 @@ class ActorPool:
             self._fail(job, message.message, retryable=False)
             return
         job.pieces[message.start] = message.arrays
+        job.memories[message.start] = message.memory
         if not job.running and not job.waiting:
             del self._jobs[job.order.key]
             experience = join(job.pieces, job.order.horizon)
@@ -209,6 +215,7 @@ class ActorPool:
                     returns=undiscounted(experience),
                     seconds=time.monotonic() - job.began,
                     env_steps=int(experience.lengths.sum()),
+                    memory=concatenate(job.memories),
                 )
             )
 

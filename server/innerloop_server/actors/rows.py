@@ -42,6 +42,18 @@ def join(pieces: Mapping[int, Arrays], horizon: int) -> Experience[Array]:
     return Experience(**{name: _join([piece[name] for piece in ordered], name, horizon)[None] for name in ordered[0]})
 
 
+def stack_in_time(pieces: Sequence[Arrays]) -> dict[str, Array]:
+    """Fields of ``Experience`` of several runs, [rows, ...] each, as those of one: time as long as the longest."""
+    longest = max(piece["rewards"].shape[1] for piece in pieces)
+    return {name: _join([piece[name] for piece in pieces], name, longest) for name in pieces[0]}
+
+
+def concatenate(pieces: Mapping[int, Arrays]) -> dict[str, Array]:
+    """Pieces [rows, ...] of one order, keyed by their first row, as one; nothing where they hold nothing."""
+    ordered = [pieces[start] for start in sorted(pieces)]
+    return {name: np.concatenate([piece[name] for piece in ordered]) for name in ordered[0]}
+
+
 def _join(parts: list[Array], name: str, horizon: int) -> Array:
     if name not in TIMED:
         return np.concatenate(parts)

@@ -191,6 +191,7 @@ class _Link:
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
+        self._threads[0].join(STOP_SECONDS)  # it still tells the loop that this is the end, so the loop must be there
 
     def _read(self) -> None:
         try:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from innerloop.policy import Policy
-from innerloop_server.adaptation import kernels, states
-from innerloop_server.adaptation.guard import Guard
+from innerloop_server.adaptation import kernels, memory, residents, states
 from innerloop_server.adaptation.inner_loop import (
     ActNeed,
     AdaptNeed,
@@ -28,8 +26,7 @@ from innerloop_server.adaptation.inner_loop import (
     Taken,
     Updated,
     client_step,
-    simulated_step,
-    supervised_step,
+    keep_step,
 )
 from innerloop_server.adaptation.measures import measure
 from innerloop_server.adaptation.orders import (
@@ -37,11 +34,11 @@ from innerloop_server.adaptation.orders import (
     AdaptOrder,
     Answer,
     Attach,
-    Attached,
     Detach,
     Exported,
     ExportOrder,
     Failed,
+    KeepOrder,
     Occupancy,
     Order,
     Priority,
@@ -192,29 +189,12 @@ class EngineCore:
             self._answers.append(Failed(order.key, message, "EXHAUSTED"))
             return
         try:
-            revision = self._revision(order.revision)
-            if order.snapshot:
-                state, best, guard, phase = states.unpack_snapshot(order.snapshot, self._device)
-            else:
-                state = best = revision.learner.begin(revision.meta, 1)
-                guard, phase = Guard(enabled=order.guard), 0
+            resident = residents.resident_of(order, self._revision(order.revision), self._device)
         except InnerloopError as error:
             self._answers.append(Failed(order.key, error.message, error.reason))
             return
-        resident = Resident(
-            revision=revision,
-            seed=order.seed,
-            episodes_per_step=order.episodes_per_step,
-            task=order.task,
-            simulator=order.simulator,
-            state=state,
-            best=best,
-            guard=guard,
-            number=order.number,
-            phase=phase,
-        )
         self._seats[order.key] = _Seat(resident, order.priority, deque())
-        self._answers.append(Attached(order.key, _policy_file(resident)))
+        self._answers.append(residents.attached(order.key, resident))
 
     def _detach(self, key: int) -> None:
         if self._seats.pop(key, None) is not None and self._simulation:
@@ -240,11 +220,10 @@ class EngineCore:
             resident = seat.resident
             self._arrivals += 1
             if isinstance(order, ExportOrder):
-                self._answers.append(Exported(order.key, _policy_file(resident), resident.number))
+                self._answers.append(Exported(order.key, residents.policy_file(resident), resident.number))
             elif isinstance(order, ActOrder):
-                seat.running = _Running(
-                    order, ActNeed(resident, order.observations, order.counters), None, self._arrivals
-                )
+                need: Need = ActNeed(resident, order.observations, order.counters, order.memory)
+                seat.running = _Running(order, need, None, self._arrivals)
             elif isinstance(order, RolloutOrder):
                 need = RolloutNeed(
                     resident, resident.state, order.episodes, (order.k, 0), evaluation=True, greedy=order.greedy
@@ -253,14 +232,17 @@ class EngineCore:
             elif order.number != resident.number + 1:
                 message = f"step {order.number} was ordered at step {resident.number}"
                 self._answers.append(Failed(order.key, message, "FAILED_PRECONDITION"))
+            elif isinstance(order, KeepOrder):
+                state = memory.named(order.rows, order.memory, self._device)
+                taken = keep_step(resident, state, order.returns)
+                self._finish_step(seat, _Running(order, _NOTHING, None, self._arrivals), taken)
             elif isinstance(order, AdaptOrder):
                 episodes, returns = kernels.reported(order, resident, self._device)
                 self._advance(
                     seat, _Running(order, _NOTHING, client_step(resident, episodes, returns), self._arrivals), None
                 )
             else:
-                step = supervised_step if resident.revision.learner.spec.supervision else simulated_step
-                self._advance(seat, _Running(order, _NOTHING, step(resident), self._arrivals), None)
+                self._advance(seat, _Running(order, _NOTHING, residents.step_of(resident, order), self._arrivals), None)
 
     def _advance(self, seat: _Seat, running: _Running, outcome: Rollout | Updated | None) -> None:
         """Send a step the outcome of its need; it comes to its next need, or to its end."""
@@ -277,15 +259,15 @@ class EngineCore:
 
     def _finish_step(self, seat: _Seat, running: _Running, taken: Taken) -> None:
         order = running.order
-        assert isinstance(order, StepOrder | AdaptOrder)
+        assert isinstance(order, StepOrder | AdaptOrder | KeepOrder)
         resident = taken.resident
         if not states.is_finite(resident.state):
-            message = "the update gave weights that are not finite, so its episodes are dropped; check the rewards"
+            message = "the update gave weights that are not finite, its episodes are dropped; check rewards and answers"
             self._answers.append(Failed(order.key, message, "DIVERGED"))
             self._start_next(seat)
             return
         seat.resident = resident
-        journaled = isinstance(order, AdaptOrder) or order.snapshot
+        journaled = not isinstance(order, StepOrder) or order.snapshot
         self._answers.append(
             Stepped(
                 key=order.key,
@@ -298,8 +280,8 @@ class EngineCore:
                 episodes=taken.episodes,
                 seconds=running.seconds,
                 metrics=taken.metrics,
-                snapshot=_snapshot(resident) if journaled else b"",
-                policy=_policy_file(resident) if order.policy else b"",
+                snapshot=residents.snapshot(resident) if journaled else b"",
+                policy=residents.policy_file(resident) if order.policy else b"",
             )
         )
         self._start_next(seat)
@@ -398,16 +380,3 @@ class EngineCore:
 
 _NOTHING: Any = None
 """The need of a step that has not come to its first one."""
-
-
-def _snapshot(resident: Resident) -> bytes:
-    return states.pack_snapshot(resident.state, resident.best, resident.guard, resident.phase)
-
-
-def _policy_file(resident: Resident) -> bytes:
-    """The resident's present state as a portable policy file."""
-    revision = resident.revision
-    header, weights = revision.learner.export(revision.meta, resident.state)
-    spec = revision.ref.spec
-    header = replace(header, family=spec.family, learner=spec.name, revision=revision.ref.name, steps=resident.number)
-    return Policy(header, weights[0]).to_bytes()

@@ -16,6 +16,7 @@ from innerloop_server.adaptation.orders import (
     Attached,
     Exported,
     ExportOrder,
+    KeepOrder,
     Occupancy,
     RolledOut,
     RolloutOrder,
@@ -45,6 +46,10 @@ class Engine(Protocol):
 
     async def adapt(self, order: AdaptOrder) -> Stepped:
         """One adaptation step on a client's own episodes."""
+        ...
+
+    async def keep(self, order: KeepOrder) -> Stepped:
+        """A step of a session whose rows remember."""
         ...
 
     async def act(self, order: ActOrder) -> Acted:

@@ -31,6 +31,7 @@ from innerloop_server.adaptation.session import LiveSession, Options
 from innerloop_server.adaptation.simulated import SimulatedSession
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed, Unavailable
+from innerloop_server.learners.registry import remembers
 from innerloop_server.settings import Settings
 from innerloop_server.store.records import NewSession, SessionRecord
 from innerloop_server.store.store import Store
@@ -231,18 +232,19 @@ class SessionHub:
         lease = self._settings.lease_seconds if message.lease_seconds is None else message.lease_seconds
         if not LEASE_SECONDS[0] <= lease <= LEASE_SECONDS[1]:
             raise InvalidField("open.lease", f"{lease} s is not in {LEASE_SECONDS[0]:g} to {LEASE_SECONDS[1]:g} s")
-        supervised = spec.supervision is not None
-        if supervised and message.guard:
-            raise InvalidField(
-                "open.guard",
-                f"{spec.name} learns from labelled examples, whose rewards say nothing about others; leave it unset",
-            )
+        unguarded = _no_guard(spec)
+        if unguarded and message.guard:
+            raise InvalidField("open.guard", f"{spec.name} {unguarded}; leave it unset")
         episodes = message.episodes_per_step
-        if simulated and not episodes:
+        if remembers(spec):
+            if episodes > 1:
+                raise InvalidField("open.episodes_per_step", f"a step of {spec.name} is one episode; leave it unset")
+            episodes = 1
+        elif simulated and not episodes:
             episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
-            if message.guard is not False and not supervised:  # guarded by default, it needs enough to judge by
+            if message.guard is not False and not unguarded:  # guarded by default, it needs enough to judge by
                 episodes = max(episodes, MINIMUM_EPISODES)
-        guard = message.guard if message.guard is not None else not (supervised or 0 < episodes < MINIMUM_EPISODES)
+        guard = not (unguarded or 0 < episodes < MINIMUM_EPISODES) if message.guard is None else message.guard
         new = NewSession(
             owner=owner,
             learner_id=message.learner,
@@ -308,6 +310,7 @@ class SessionHub:
                 store=self._store,
                 journal=self._journal,
                 parked=self._parked.pop(record.id, None),
+                kept=attached.kept,
             )
         self._live[record.id] = live
         live.start(sequence, last_step, attached.policy)
@@ -375,3 +378,10 @@ class SessionHub:
                     await asyncio.to_thread(self._store.collect)
             except Exception:  # whatever it is, leases must go on being looked after
                 log.exception("housekeeping failed")
+
+
+def _no_guard(spec: LearnerSpec) -> str:
+    """Why sessions of this learner have no guard; empty where they may have one."""
+    if spec.supervision is not None:
+        return "learns from labelled examples, whose rewards say nothing about others"
+    return "adapts by remembering, and there is no update to take back" if remembers(spec) else ""

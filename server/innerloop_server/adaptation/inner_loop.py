@@ -8,11 +8,11 @@ many sessions in one batch.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from innerloop.arrays import Array
+from innerloop.arrays import Array, Arrays
 from innerloop_server.adaptation.guard import Guard, Verdict, judge
 from innerloop_server.adaptation.orders import RevisionRef
 from innerloop_server.adaptation.rollout import Rollout
@@ -83,6 +83,8 @@ class ActNeed:
     observations: Array
     """[R, *O]."""
     counters: tuple[int, ...]
+    memory: Arrays = field(default_factory=dict)
+    """Of a method that remembers: [R, ...] each."""
 
 
 Need = RolloutNeed | AdaptNeed | ActNeed
@@ -164,6 +166,31 @@ def supervised_step(resident: Resident) -> Step:
     now = replace(resident, state=updated.state, best=updated.state, number=resident.number + 1, phase=0, carry=after)
     drawn = resident.episodes_per_step if resident.number == 0 else 0
     return Taken(now, mean_return(before), mean_return(after), False, drawn, updated.metrics)
+
+
+def memory_step(resident: Resident, *, greedy: bool = False) -> Step:
+    """One step of a session that remembers: an episode, played in the one row whose memory the state is.
+
+    A session is one trial however long it lasts, so nothing empties the memory. There is no update and nothing to be
+    judged, and no guard; the streams are those of the step's number, whoever asks and when.
+    """
+    need = RolloutNeed(resident, resident.state, 1, (resident.number, 0), greedy=greedy)
+    played = _rollout((yield need))
+    assert played.state is not None  # a method that remembers gives one
+    now = replace(resident, state=played.state, best=played.state, number=resident.number + 1)
+    return Taken(now, mean_return(played), None, False, 1, NO_UPDATE)
+
+
+def keep_step(resident: Resident, state: Tensors, returns: Array) -> Taken:
+    """The step of a session whose client plays and whose rows remember: it makes durable what they do.
+
+    Args:
+        resident: before.
+        state: [1, R, ...] each, one row for each of the client's.
+        returns: [N] undiscounted, of the episodes that ended since the step before.
+    """
+    now = replace(resident, state=state, best=state, number=resident.number + 1)
+    return Taken(now, float(returns.mean()), None, False, len(returns), NO_UPDATE)
 
 
 def client_step(resident: Resident, experience: Experience[torch.Tensor], returns: Array) -> Step:

@@ -15,7 +15,7 @@ import torch
 
 from innerloop.arrays import Array
 from innerloop.policy import draw_noise
-from innerloop_server.adaptation import states
+from innerloop_server.adaptation import memory, states
 from innerloop_server.adaptation.inner_loop import (
     ActNeed,
     AdaptNeed,
@@ -78,11 +78,14 @@ def roll_out(needs: Sequence[RolloutNeed], family: Family, device: torch.device)
     ]
     noise = Noise(*(_concatenate([getattr(n, part) for n in noises]) for part in ("resets", "actions", "steps")))
     state = states.stack([need.state for need in needs])
+    if memory.remembers(revision.learner):
+        state = memory.spread(state, needs[0].episodes)
     whole = rollout(revision.learner, revision.meta, state, batch, noise, greedy=needs[0].greedy)
+    after = [None] * len(needs) if whole.state is None else states.split(whole.state, len(needs))
     return [
-        Rollout(experience, returns)
-        for experience, returns in zip(
-            _split_experience(whole.experience, len(needs)), whole.returns.chunk(len(needs)), strict=True
+        Rollout(experience, returns, state)
+        for experience, returns, state in zip(
+            _split_experience(whole.experience, len(needs)), whole.returns.chunk(len(needs)), after, strict=True
         )
     ]
 
@@ -118,13 +121,23 @@ def act(needs: Sequence[ActNeed], keys: Sequence[int]) -> list[Acted]:
             for need in needs
         ]
         noise = torch.from_numpy(np.stack(drawn)).to(device)
-    state = states.stack([need.resident.state for need in needs])
-    distribution, _ = learner.act(revision.meta, state, Input(observations))
+    if memory.remembers(learner):
+        state = states.stack([memory.rows_to_device(need.memory, device) for need in needs])
+        distribution, hidden = learner.act(revision.meta, memory.own(state), memory.whole_input(state, observations))
+    else:
+        state = states.stack([need.resident.state for need in needs])
+        distribution, _ = learner.act(revision.meta, state, Input(observations))
     raw = distribution.sample(noise)
     log_probs = distribution.log_prob(raw).cpu().numpy()
     actions = environment_action(spec, raw).cpu().numpy()
     host = raw.cpu().numpy()
-    return [Acted(key, actions[i], host[i], log_probs[i]) for i, key in enumerate(keys)]
+    after: dict[str, Array] = {}
+    if memory.remembers(learner):
+        after = {name: value.cpu().numpy() for name, value in memory.acted(hidden, raw).items()}
+    return [
+        Acted(key, actions[i], host[i], log_probs[i], {name: array[i] for name, array in after.items()})
+        for i, key in enumerate(keys)
+    ]
 
 
 def to_device(

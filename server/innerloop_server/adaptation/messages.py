@@ -69,6 +69,8 @@ class Observe:
     report_only: bool = False
     feedback: Array | None = None
     """[R, F] float32, read where ``terminated``: the right answers, which supervised learners need there."""
+    trial_end: Array | None = None
+    """[R] bool: the row's memory is emptied. ``None``: none is."""
 
 
 @dataclass(frozen=True)

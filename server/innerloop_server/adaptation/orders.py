@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from innerloop.arrays import Array
+from innerloop.arrays import Array, Arrays
 from innerloop_server.domain import Experience, LearnerSpec, Simulator, Task
 
 
@@ -74,6 +74,8 @@ class StepOrder:
     """Whether the answer carries a snapshot to journal."""
     policy: bool = False
     """Whether it carries the portable policy file."""
+    greedy: bool = False
+    """Take the modes of the policy: for methods that remember alone, whose steps are what is scored. Others sample."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,33 @@ class AdaptOrder:
 
 
 @dataclass(frozen=True)
+class KeepOrder:
+    """Make what the rows of a client's environments remember the state. Answered with :class:`Stepped`."""
+
+    key: int
+    number: int
+    rows: Array
+    """[R] int64: their ids."""
+    memory: Arrays
+    """[R, ...] each."""
+    returns: Array
+    """[N] undiscounted returns of the episodes that were played for it."""
+    policy: bool = False
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """What the rows of a client's environments remember."""
+
+    rows: Array
+    """[R] int64: their ids."""
+    memory: Arrays
+    """[R, ...] each."""
+    empty: Arrays
+    """[...] each: what a row remembers at the first step of a trial."""
+
+
+@dataclass(frozen=True)
 class ActOrder:
     """Choose actions for R rows of a client's environments. Answered with :class:`Acted`."""
 
@@ -99,6 +128,8 @@ class ActOrder:
     """[R, *O] float32."""
     counters: tuple[int, ...]
     """Counters of the stream that the actions are drawn from."""
+    memory: Arrays = field(default_factory=dict)
+    """Of a method that remembers: [R, ...] each, what the rows' last steps brought included."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +152,7 @@ class ExportOrder:
     key: int
 
 
-Order = StepOrder | AdaptOrder | ActOrder | RolloutOrder | ExportOrder
+Order = StepOrder | AdaptOrder | KeepOrder | ActOrder | RolloutOrder | ExportOrder
 Request = Attach | Detach | Order
 
 
@@ -132,6 +163,8 @@ class Attached:
     key: int
     policy: bytes
     """The portable policy file of the state it starts from."""
+    kept: KeptRows | None = None
+    """Of a client's environments, where the method remembers."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +199,8 @@ class Acted:
     """[R, *A] as an environment takes them."""
     raw_actions: Array
     log_probs: Array
+    memory: Arrays = field(default_factory=dict)
+    """Of a method that remembers: [R, ...] each, after having acted."""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from innerloop_server import faults
-from innerloop_server.adaptation.episodes import EpisodeBook, stack
+from innerloop_server.adaptation.episodes import Episode, EpisodeBook, stack
 from innerloop_server.adaptation.messages import (
     Accepted,
     Actions,
@@ -20,7 +23,8 @@ from innerloop_server.adaptation.messages import (
     StepTaken,
     Trajectories,
 )
-from innerloop_server.adaptation.orders import ActOrder, AdaptOrder
+from innerloop_server.adaptation.orders import ActOrder, AdaptOrder, KeepOrder, KeptRows, Stepped
+from innerloop_server.adaptation.row_memory import RowMemory
 from innerloop_server.adaptation.sequence import ReplyBook
 from innerloop_server.adaptation.session import LiveSession
 from innerloop_server.errors import PreconditionFailed, StaleStep
@@ -32,20 +36,23 @@ class Parked:
 
     episodes: EpisodeBook
     replies: ReplyBook
+    rows: RowMemory | None = None
 
 
 class OwnedSession(LiveSession):
     """Adapts on what its client reports."""
 
-    def __init__(self, *args: Any, parked: Parked | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, parked: Parked | None = None, kept: KeptRows | None = None, **kwargs: Any) -> None:
         """Args:
         *args: as :class:`LiveSession`.
         parked: what the session kept from its last stream.
+        kept: of a method that remembers: what the last durable step kept.
         **kwargs: as :class:`LiveSession`.
         """
         super().__init__(*args, replies=parked.replies if parked else None, **kwargs)
         fresh = EpisodeBook(self.spec.horizon, supervised=self.spec.supervision is not None)
         self._episodes = parked.episodes if parked else fresh
+        self._rows = parked.rows if parked else RowMemory(kept) if kept else None
 
     @property
     def pending(self) -> int:
@@ -57,7 +64,9 @@ class OwnedSession(LiveSession):
         them.
         """
         self._episodes.drop_open()
-        return Parked(self._episodes, self._replies)
+        if self._rows is not None:
+            self._rows.drop_open()
+        return Parked(self._episodes, self._replies, self._rows)
 
     async def _take(self, message: ClientMessage) -> None:
         if isinstance(message, Observe):
@@ -73,6 +82,8 @@ class OwnedSession(LiveSession):
         self._check_lag(message.step)
         faults.point("observe")
         self._episodes.report(message)
+        if self._rows is not None:
+            self._rows.report(message)
         replies: list[Reply] = []
         wanted = self.options.episodes_per_step
         if wanted and self._episodes.pending >= wanted:
@@ -82,14 +93,23 @@ class OwnedSession(LiveSession):
         if message.report_only:
             replies.append(Accepted(message.sequence, self._episodes.pending))
         else:
-            acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,)))
+            remembered = {} if self._rows is None else self._rows.of(message.row_ids)
+            acted = await self._engine.act(ActOrder(self.key, message.observations, (message.sequence,), remembered))
             faults.point("acted")
             self._episodes.acted(message, acted)
+            if self._rows is not None:
+                self._rows.acted(message.row_ids, acted.memory)
+                acted = replace(acted, memory={})
             replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
         self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
         await self._outbox.put(replies[-1])
 
     async def _take_trajectories(self, message: Trajectories) -> None:
+        if self._rows is not None:
+            raise PreconditionFailed(
+                f"{self.spec.name} remembers what its rows do step by step; send observe instead of whole episodes",
+                reason="MEMORY_OF_ROWS",
+            )
         self._check_lag(message.step, exact=message.log_probs is None)
         faults.point("experience")
         before = self._episodes.pending
@@ -119,11 +139,9 @@ class OwnedSession(LiveSession):
     async def _adapt(self, sequence: int) -> StepTaken:
         """Adapt on the complete episodes, durably, and say so."""
         episodes = self._episodes.complete()
-        experience, returns = await asyncio.to_thread(stack, episodes)
-        order = AdaptOrder(self.key, self.record.step + 1, experience, returns, policy=self.options.policy_in_steps)
         faults.point("adapt.before")
         try:
-            stepped = await self._engine.adapt(order)
+            stepped = await self._step(episodes)
         except PreconditionFailed as error:
             if error.reason == "DIVERGED":  # these would spoil every step to come
                 self._episodes.drop(len(episodes))
@@ -132,6 +150,16 @@ class OwnedSession(LiveSession):
         event = await self._shielded(self._settle(stepped, sequence))
         await self._outbox.put(event)
         return event
+
+    async def _step(self, episodes: Sequence[Episode]) -> Stepped:
+        """Learn from the episodes; or, where the rows have done so as they played, keep what they remember."""
+        number, policy = self.record.step + 1, self.options.policy_in_steps
+        if self._rows is not None:
+            returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
+            rows, memory = self._rows.settled()
+            return await self._engine.keep(KeepOrder(self.key, number, rows, memory, returns, policy=policy))
+        experience, returns = await asyncio.to_thread(stack, episodes)
+        return await self._engine.adapt(AdaptOrder(self.key, number, experience, returns, policy=policy))
 
     async def _ended(self, sequence: int, replies: list[Reply]) -> bool:
         """Finish if a bound is reached by the step in ``replies``."""
@@ -148,6 +176,8 @@ class OwnedSession(LiveSession):
 
     def _check_lag(self, step: int, *, exact: bool = False) -> None:
         lag = self.record.step - step
-        allowed = math.inf if self.spec.supervision else 0 if exact else 1  # an answer is right whoever predicted
+        # An answer is right whoever predicted, and a row remembers whatever the others have done.
+        free = self.spec.supervision is not None or self._rows is not None
+        allowed = math.inf if free else 0 if exact else 1
         if lag < 0 or lag > allowed:
             raise StaleStep(step, self.record.step)

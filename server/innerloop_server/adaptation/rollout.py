@@ -16,6 +16,7 @@ import torch
 
 from innerloop.arrays import Array, Box
 from innerloop.policy import draw_noise
+from innerloop_server.adaptation import memory
 from innerloop_server.domain import Experience, LearnerSpec, Supervision
 from innerloop_server.learners.learner import Input, Learner, Tensors
 from innerloop_server.learners.networks import constant
@@ -47,6 +48,8 @@ class Rollout:
     experience: Experience[torch.Tensor]
     returns: torch.Tensor
     """[B, N] float32, undiscounted."""
+    state: Tensors | None = None
+    """Of a method that remembers: [B, N, ...] each, what every row ended with."""
 
 
 def draw(
@@ -120,7 +123,7 @@ def rollout(
     Args:
         learner: the method; its spec gives the horizon.
         meta: meta-parameters.
-        state: [B, ...] adaptation states.
+        state: [B, ...] adaptation states; of a method that remembers [B, N, ...], one for each episode.
         batch: the B tasks.
         noise: from :func:`draw`; on the host.
         greedy: take the modes of the policies instead of samples. Predictions of a supervised family always are.
@@ -146,8 +149,10 @@ def rollout(
     actions: torch.Tensor | None = None
     alive = torch.ones(b, n, dtype=torch.bool, device=device)
     lengths = torch.zeros(b, n, dtype=torch.int64, device=device)
+    remembers = memory.remembers(learner)
     for t in range(horizon):
-        distribution, state = learner.act(meta, state, Input(observation))
+        seen = memory.whole_input(state, observation) if remembers else Input(observation)
+        distribution, kept = learner.act(meta, memory.own(state) if remembers else state, seen)
         raw = distribution.sample(None if greedy else drawn[t])
         observations[t] = observation
         if spec.supervision is not None:
@@ -163,6 +168,9 @@ def rollout(
         if batch.knows_success:
             success = success | (alive & batch.success(simulation))
         lengths += alive
+        if remembers:  # a row that is over keeps what it ended with
+            cut = torch.full_like(terminated, t == horizon - 1) & ~terminated
+            state = memory.where(alive, memory.after(kept, raw, rewards[t], terminated, cut), state)
         alive = alive & ~terminated
         if t % _STOP_CHECK_STEPS == _STOP_CHECK_STEPS - 1 and not bool(alive.any()):
             break
@@ -179,7 +187,7 @@ def rollout(
         feedback=_episode_first(feedback, lengths),
         success=success,
     )
-    return Rollout(experience, experience.rewards.sum(-1))
+    return Rollout(experience, experience.rewards.sum(-1), state if remembers else None)
 
 
 def _episode_first(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from innerloop_server.actors.orders import EpisodesFailure, EpisodesOrder
 from innerloop_server.actors.pool import ActorPool
+from innerloop_server.adaptation import memory
 from innerloop_server.adaptation.inner_loop import RolloutNeed
 from innerloop_server.adaptation.rollout import Rollout
 from innerloop_server.domain import Experience
@@ -42,7 +43,8 @@ class ActorSimulation:
         task = need.resident.task
         assert task is not None  # a client-owned session never asks for a rollout
         revision = need.resident.revision
-        header, weights = revision.learner.export(revision.meta, need.state)
+        remembers = memory.remembers(revision.learner)
+        header, weights = revision.learner.export(revision.meta, memory.own(need.state) if remembers else need.state)
         ticket = next(self._tickets)
         self._keys[ticket] = key
         self._waiting.append(
@@ -61,6 +63,7 @@ class ActorSimulation:
                 greedy=need.greedy,
                 supervision=revision.learner.spec.supervision,
                 query=need.evaluation,
+                memory=memory.row_of(need.state) if remembers else {},
             )
         )
         self._dispatch()
@@ -86,7 +89,8 @@ class ActorSimulation:
                     for name, value in vars(answer.experience).items()
                 }
                 returns = torch.from_numpy(answer.returns).to(device)[None]
-                yield key, Rollout(Experience(**tensors), returns), answer.seconds
+                state = memory.rows_to_device(answer.memory, device) if answer.memory else None
+                yield key, Rollout(Experience(**tensors), returns, state), answer.seconds
         self._dispatch()
 
     def occupancy(self) -> tuple[int, int, int]:

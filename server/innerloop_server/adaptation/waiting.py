@@ -20,6 +20,7 @@ from innerloop_server.adaptation.orders import (
     Exported,
     ExportOrder,
     Failed,
+    KeepOrder,
     Order,
     Request,
     RolledOut,
@@ -82,6 +83,10 @@ class WaitingEngine(abc.ABC):
 
     async def adapt(self, order: AdaptOrder) -> Stepped:
         """One adaptation step on a client's own episodes."""
+        return await self._ask(order, Stepped)
+
+    async def keep(self, order: KeepOrder) -> Stepped:
+        """A step of a session whose rows remember."""
         return await self._ask(order, Stepped)
 
     async def act(self, order: ActOrder) -> Acted:

@@ -50,7 +50,8 @@ class Plan:
     guard: bool
     """Whether sessions guard themselves."""
     greedy: bool
-    """Score the mode of the policy instead of its samples. Adaptation samples in any case."""
+    """Score the mode of the policy instead of its samples. Adaptation samples in any case, but where it is remembering:
+    there the episodes that are remembered are those of the policy that is scored."""
     simulator: Simulator
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from innerloop_server.adaptation.orders import Attach, Priority, RevisionRef, Ro
 from innerloop_server.domain import Experience, Score, Task
 from innerloop_server.errors import Exhausted, Unavailable
 from innerloop_server.evaluation.plan import Plan, session_seed
-from innerloop_server.evaluation.scores import score
+from innerloop_server.evaluation.scores import TRIAL_RETURN, score
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ async def evaluate(
     revision: RevisionRef,
     on_progress: OnProgress | None = None,
     *,
+    trial_episodes: int = 0,
     trajectories: int = 0,
     chunk: int = CHUNK,
     pauses: Sequence[float] = PAUSES_SECONDS,
@@ -72,6 +73,8 @@ async def evaluate(
         tasks: the plan's M tasks (``plan.draw_tasks``).
         revision: what is scored.
         on_progress: told how far it is.
+        trial_episodes: of a method that remembers, whose step is an episode: how many make a trial. Its return is then
+            among the metrics of the k whose episodes are the trial's last, if there is that k; 0: it is not.
         trajectories: keep the evaluation episodes of the first so many tasks, for pictures.
         chunk: tasks that are resident together.
         pauses: seconds to wait before each new try of a chunk that met a full device or a restarting engine. A chunk
@@ -103,6 +106,11 @@ async def evaluate(
         score(returns[:, k], k, plan.evaluation_episodes, plan.seed, [of_task[k] for of_task in measures])
         for k in range(plan.steps + 1)
     )
+    if 0 < trial_episodes <= plan.steps + 1:
+        # Each task's next episode, averaged, after each k: their sum is what a whole trial brings.
+        last = trial_episodes - 1
+        metrics = {**scores[last].metrics, TRIAL_RETURN: float(returns[:, :trial_episodes].sum(1).mean())}
+        scores = (*scores[:last], replace(scores[last], metrics=metrics), *scores[last + 1 :])
     return EvaluationResult(returns, scores, kept)
 
 
@@ -138,7 +146,9 @@ async def _chunk(
         )
         for k in range(plan.steps + 1):
             if k > 0:
-                await asyncio.gather(*(engine.step(StepOrder(key, k, snapshot=False)) for key in keys.values()))
+                await asyncio.gather(
+                    *(engine.step(StepOrder(key, k, snapshot=False, greedy=plan.greedy)) for key in keys.values())
+                )
             rolled = await asyncio.gather(
                 *(
                     engine.rollout(

@@ -19,6 +19,7 @@ from innerloop_server.evaluation.plan import Plan, draw_tasks
 from innerloop_server.evaluation.protocol import CHUNK, evaluate, units
 from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.evaluation.request import EvaluationRequest
+from innerloop_server.learners.registry import remembers
 from innerloop_server.settings import Limits
 from innerloop_server.store.pages import PageRequest
 from innerloop_server.store.records import EvaluationRecord, EvaluationState, LearnerRecord
@@ -212,8 +213,16 @@ class EvaluationRunner:
             self._ring()
 
         await progress(0, units(request.plan, self._chunk))
-        result = await evaluate(self._engine, request.plan, tasks, revision, progress, chunk=self._chunk)
-        against = references(family)
+        result = await evaluate(
+            self._engine,
+            request.plan,
+            tasks,
+            revision,
+            progress,
+            trial_episodes=family.episodes_per_trial if remembers(revision.spec) else 0,
+            chunk=self._chunk,
+        )
+        against = await asyncio.to_thread(references, family)
         # The last k first: lists of scores are read newest first, and then k ascends within an evaluation.
         scores = [request.record(record.id, score, against) for score in reversed(result.scores)]
         await asyncio.to_thread(self._store.finish_evaluation, record.id, scores)

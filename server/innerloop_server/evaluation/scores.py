@@ -22,6 +22,9 @@ RESAMPLES = 2_000
 """Bootstrap resamples, as in rliable's examples."""
 R2 = "r2"
 """Name of the metric: the share of the targets' variance within tasks that predictions explain."""
+TRIAL_RETURN = "trial_return"
+"""Name of the metric: the undiscounted return of a task's whole trial, by a policy that remembers. It is what
+references of a trial are read against."""
 MEMORYLESS = "memoryless"
 """Name of the reference that a policy reaches without adapting."""
 ORACLE = "oracle"

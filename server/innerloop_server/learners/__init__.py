@@ -3,8 +3,11 @@
 - :mod:`~innerloop_server.learners.learner`: the seam every method stands behind.
 - :mod:`~innerloop_server.learners.trainable`: what the outer loop asks of a method, beyond that.
 - :mod:`~innerloop_server.learners.registry`: method name -> learner.
-- :mod:`~innerloop_server.learners.maml`: MAML with rates learned per parameter and inner step.
-- :mod:`~innerloop_server.learners.maml_objectives`: what its gradients follow, returns or right answers.
+- :mod:`~innerloop_server.learners.fast_weights`: methods whose state is a policy's weights, which are
+  :mod:`~innerloop_server.learners.maml` (with FOMAML, Meta-SGD, ANIL and :mod:`~innerloop_server.learners.promp` as
+  settings) and :mod:`~innerloop_server.learners.reptile`.
+- :mod:`~innerloop_server.learners.maml_objectives`: what their gradients follow, returns or right answers.
+- :mod:`~innerloop_server.learners.natural_gradient`: the Fisher information without a matrix, for an outer TRPO.
 - :mod:`~innerloop_server.learners.networks`, :mod:`~innerloop_server.learners.distributions`: policies on stacked
   weights.
 - :mod:`~innerloop_server.learners.returns`, :mod:`~innerloop_server.learners.baselines`,

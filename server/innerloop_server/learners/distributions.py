@@ -7,6 +7,7 @@ that row alone, so a task's log-probabilities do not change with its company.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,21 @@ class Gaussian:
         ratio = torch.exp(2 * (self.log_std - other.log_std))
         return (other.log_std - self.log_std + 0.5 * (ratio + gap * gap - 1)).sum(-1)
 
+    def detach(self) -> Gaussian:
+        """The same, a constant."""
+        return Gaussian(self.mean.detach(), self.log_std.detach())
+
+    def parameters(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean, log_std), [..., A] each."""
+        return self.mean, self.log_std.expand_as(self.mean)
+
+    def fisher(self, tangents: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The Fisher information of each row times a change of its :meth:`parameters`: what the Hessian of the KL is
+        where both distributions are the same. ``1 / std^2`` for the mean, 2 for ``log_std``.
+        """
+        of_mean, of_log_std = tangents
+        return of_mean * torch.exp(-2 * self.log_std), 2 * of_log_std
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -94,3 +110,17 @@ class Categorical:
             raise TypeError(f"no KL from a Categorical to a {type(other).__name__}")
         log_p = self.log_probs()
         return (torch.exp(log_p) * (log_p - other.log_probs())).sum(-1)
+
+    def detach(self) -> Categorical:
+        """The same, a constant."""
+        return Categorical(self.logits.detach())
+
+    def parameters(self) -> tuple[torch.Tensor]:
+        """(logits,), [..., n]."""
+        return (self.logits,)
+
+    def fisher(self, tangents: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
+        """The Fisher information of each row times a change of its :meth:`parameters`: ``(diag(p) - p p^T) x``."""
+        (x,) = tangents
+        p = torch.exp(self.log_probs())
+        return (p * (x - (p * x).sum(-1, keepdim=True)),)

@@ -16,7 +16,7 @@ import torch
 
 from innerloop.arrays import Arrays
 from innerloop.policy import Header
-from innerloop_server.domain import Experience, LearnerSpec
+from innerloop_server.domain import Adaptation, Experience, LearnerSpec
 
 Tensors = dict[str, torch.Tensor]
 """A flat dict of tensors: meta-parameters (no leading dimension) or an adaptation state (leading dimension B)."""
@@ -33,7 +33,8 @@ class Input:
     terminated: torch.Tensor | None = None
     truncated: torch.Tensor | None = None
     trial_end: torch.Tensor | None = None
-    """[B, N, ...] each; ``None``: nothing yet (the first step of a trial)."""
+    """[B, N, ...] each, of the step before, the action raw; ``None`` all together: every row is at its trial's first
+    step."""
 
 
 class Distribution(Protocol):
@@ -62,6 +63,10 @@ class Learner(abc.ABC):
     """A learning method bound to a family (``spec``). Holds settings only; every array is passed in."""
 
     spec: LearnerSpec
+    adaptation: Adaptation = Adaptation.UPDATE
+    """MEMORY: every state array has leading dimensions [B, R] (tasks, rows), ``act`` changes the state and ``adapt`` is
+    never called. A ``trial_end`` in an input resets that row's state before it looks, and what else the input says of
+    the step before is then not read."""
 
     @property
     @abc.abstractmethod
@@ -78,8 +83,8 @@ class Learner(abc.ABC):
         """Fresh meta-parameters, float32 on the CPU."""
 
     @abc.abstractmethod
-    def begin(self, meta: Tensors, n: int) -> Tensors:
-        """The unadapted state of n tasks."""
+    def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
+        """The unadapted state of n tasks; ``rows``, their parallel trials, matter to memories alone."""
 
     @abc.abstractmethod
     def act(self, meta: Tensors, state: Tensors, input: Input) -> tuple[Distribution, Tensors]:

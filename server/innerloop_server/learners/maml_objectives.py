@@ -1,4 +1,4 @@
-"""What MAML's gradients follow: returns, or right answers.
+"""What the gradients of fast weights follow: returns, or right answers.
 
 An objective turns a step's episodes into what does not change while the meta-parameters do (``prepare``), and says what
 a policy loses on it before (``inner``) and after (``outer``) adaptation.
@@ -6,6 +6,7 @@ a policy loses on it before (``inner``) and after (``outer``) adaptation.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,7 +16,6 @@ from innerloop_server.domain import Experience, LearnerSpec
 from innerloop_server.learners import networks
 from innerloop_server.learners.baselines import fit_values
 from innerloop_server.learners.distributions import Categorical, Gaussian
-from innerloop_server.learners.maml_settings import MamlSettings
 from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise, surrogate
 from innerloop_server.learners.returns import gae, step_mask
 from innerloop_server.learners.supervised import example_loss
@@ -40,22 +40,36 @@ class Objective(Protocol[PreparedT]):
         ...
 
 
-def objective_of(spec: LearnerSpec, settings: MamlSettings, header: Header) -> Objective[Any]:
+@dataclass(frozen=True)
+class Weighing:
+    """How returns are weighed. Where there are right answers, not at all."""
+
+    discount: float
+    """Per step."""
+    inner_lambda: float
+    """GAE lambda of the inner surrogate."""
+    outer_lambda: float
+    """GAE lambda of the outer surrogate."""
+    clip: float | None
+    """PPO clip of the outer surrogate; ``None``: its ratios are not bounded."""
+
+
+def objective_of(spec: LearnerSpec, header: Header, weighing: Weighing) -> Objective[Any]:
     """The objective for a family with or without right answers."""
-    return Reinforcement(spec, settings, header) if spec.supervision is None else Answers(spec)
+    return Reinforcement(spec, header, weighing) if spec.supervision is None else Answers(spec)
 
 
 class Reinforcement:
-    """Inside the ratio-form surrogate, outside PPO's clipped one (``learners/objectives``)."""
+    """Inside the ratio-form surrogate, outside the same or PPO's clipped one (``learners/objectives``)."""
 
-    def __init__(self, spec: LearnerSpec, settings: MamlSettings, header: Header) -> None:
+    def __init__(self, spec: LearnerSpec, header: Header, weighing: Weighing) -> None:
         self._spec = spec
-        self._settings = settings
         self._header = header
+        self._weighing = weighing
 
     def prepare(self, experience: Experience[torch.Tensor]) -> Samples:
         """Fit each task's baseline on these episodes and normalise its advantages."""
-        s = self._settings
+        s = self._weighing
         with torch.no_grad():
             observations = networks.flatten(self._header, experience.observations, torch.float64)
             final = networks.flatten(self._header, experience.final_observations, torch.float64)
@@ -84,10 +98,12 @@ class Reinforcement:
         return surrogate(log_prob, prepared.log_probs, prepared.inner_advantages, prepared.mask)
 
     def outer(self, policy: Gaussian | Categorical, prepared: Samples) -> torch.Tensor:
-        """The clipped surrogate on the adapted policy's own episodes."""
+        """The surrogate on the adapted policy's own episodes."""
         log_prob = policy.log_prob(prepared.actions)
-        clip = self._settings.clip
-        return clipped_surrogate(log_prob, prepared.log_probs, prepared.outer_advantages, prepared.mask, clip)
+        old, advantages, mask = prepared.log_probs, prepared.outer_advantages, prepared.mask
+        if self._weighing.clip is None:
+            return surrogate(log_prob, old, advantages, mask)
+        return clipped_surrogate(log_prob, old, advantages, mask, self._weighing.clip)
 
 
 class Answers:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from innerloop_server.errors import InvalidField
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.learners import setting_checks
+from innerloop_server.learners.setting_checks import require
 
+ORDERS = ("second", "first")
 RATES = ("fixed", "learned")
+ADAPTS = ("all", "head")
+OUTERS = ("ppo", "promp", "trpo")
+FIRST_ORDER = "first_order"
+"""What ``order`` was called when it was true or false. Stored learners have it; where both stand, ``order`` counts."""
 MOST_LAYERS = 4
 WIDEST_LAYER = 1_024
 """Of the hidden layers. Sessions hold such weights by the thousand."""
 MOST_REPEATS = 100
 """Inner steps, and optimiser steps an update."""
 OUTER = frozenset(
-    {"updates", "tasks_per_update", "epochs", "learning_rate", "rates_learning_rate"}
-    | {"clip", "outer_lambda", "gradient_clip"}
+    {"order", "outer", "updates", "tasks_per_update", "epochs", "learning_rate", "rates_learning_rate"}
+    | {"clip", "outer_lambda", "gradient_clip", "kl_penalty", "kl_limit"}
 )
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
@@ -28,7 +34,7 @@ class MamlSettings:
     """How MAML adapts and how it is trained. ``LearnerSpec.settings`` holds these as JSON values.
 
     On a supervised family, ``initial_log_std``, ``discount``, ``inner_lambda``, ``outer_lambda`` and ``clip`` are not
-    read: its losses know no returns.
+    read: its losses know no returns. For the same reason ``outer`` may then only be what it is by default.
     """
 
     # The policy.
@@ -48,16 +54,22 @@ class MamlSettings:
     """``fixed``: ``initial_rate`` for ever. ``learned``: one rate per parameter and per inner step, in log space."""
     initial_rate: float = 0.1
     """Inner rate that every parameter and step starts with."""
-    first_order: bool = False
-    """Drop the second-order term of the meta-gradient (FOMAML)."""
+    adapt: str = "all"
+    """What inner steps move. ``all``: every weight. ``head``: the last layer and, with Box actions, the log standard
+    deviation, which is as much a part of the answer; the layers below learn in the outer loop alone (ANIL)."""
     discount: float = 0.99
     """Per step."""
     inner_lambda: float = 1.0
     """GAE lambda of the inner surrogate."""
 
     # The outer loop.
+    order: str = "second"
+    """``second``: the meta-gradient goes through the inner gradients. ``first``: they are constants to it (FOMAML)."""
+    outer: str = "ppo"
+    """``ppo``: Adam on the clipped surrogate. ``promp``: the same with ``kl_penalty``. ``trpo``: one natural-gradient
+    step an update, as far as ``kl_limit`` allows."""
     updates: int = 100
-    """Meta-updates of a whole training; learning rates fall linearly to zero over them."""
+    """Meta-updates of a whole training; Adam's learning rates fall linearly to zero over them."""
     tasks_per_update: int = 40
     """Fresh tasks a meta-update."""
     epochs: int = 2
@@ -67,7 +79,12 @@ class MamlSettings:
     rates_learning_rate: float = 3e-2
     """Adam's, for the log inner rates."""
     clip: float = 0.2
-    """PPO clip of the outer surrogate."""
+    """PPO clip of the outer surrogate (``ppo``, ``promp``)."""
+    kl_penalty: float = 5e-4
+    """Weight of the KL of the policies that sampled before each inner step from what they have become (``promp``)."""
+    kl_limit: float = 0.01
+    """Largest mean KL of the adapted policies from what an update makes of them (``trpo``, which reads neither
+    ``epochs`` nor a learning rate)."""
     outer_lambda: float = 1.0
     """GAE lambda of the outer surrogate."""
     gradient_clip: float = 0.0
@@ -80,18 +97,19 @@ class MamlSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
-        _require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
         for name in ("inner_steps", "epochs"):
-            _require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
+            require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update", "epochs"):
-            _require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("last_layer_scale", "initial_rate", "learning_rate", "clip"):
-            _require(getattr(self, name) > 0, name, "give a positive number")
-        for name in ("rates_learning_rate", "gradient_clip"):
-            _require(getattr(self, name) >= 0, name, "give a number of at least 0")
+            require(getattr(self, name) >= 1, name, "give an integer of at least 1")
+        for name in ("last_layer_scale", "initial_rate", "learning_rate", "clip", "kl_limit"):
+            require(getattr(self, name) > 0, name, "give a positive number")
+        for name in ("rates_learning_rate", "gradient_clip", "kl_penalty"):
+            require(getattr(self, name) >= 0, name, "give a number of at least 0")
         for name in ("discount", "inner_lambda", "outer_lambda"):
-            _require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")
-        _require(self.rates in RATES, "rates", f"use one of {', '.join(RATES)}")
+            require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")
+        for name, choices in (("order", ORDERS), ("rates", RATES), ("adapt", ADAPTS), ("outer", OUTERS)):
+            require(getattr(self, name) in choices, name, f"use one of {', '.join(choices)}")
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> MamlSettings:
@@ -100,32 +118,22 @@ class MamlSettings:
         Raises:
             InvalidField: unknown, of a wrong type, or out of its range; names ``settings.<field>``.
         """
-        defaults = {field.name: field.default for field in dataclasses.fields(MamlSettings)}
-        read: dict[str, Any] = {}
-        for name, value in values.items():
-            _require(name in defaults, name, f"unknown; maml has {', '.join(defaults)}")
-            read[name] = _convert(name, value, defaults[name])
-        return MamlSettings(**read)
+        values = dict(values)
+        if FIRST_ORDER in values:
+            first = setting_checks.convert(FIRST_ORDER, values.pop(FIRST_ORDER), False)
+            values.setdefault("order", "first" if first else "second")
+        return setting_checks.read(MamlSettings, "maml", values)
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
         return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
-    """``value`` in the type of ``default``; JSON writes 1.0 as 1, so an integer is a float too."""
-    if isinstance(default, tuple):
-        fits = isinstance(value, (list, tuple)) and all(type(n) is int for n in value)
-        _require(fits, name, "give a list of integers")
-        return tuple(value)
-    if isinstance(default, float):
-        _require(type(value) in (int, float) and math.isfinite(value), name, "give a finite number")
-        return float(value)
-    kinds = {bool: "true or false", int: "an integer", str: "a string"}
-    _require(type(value) is type(default), name, f"give {kinds[type(default)]}")
-    return value
+def check_fits(spec: LearnerSpec) -> None:
+    """Check what depends on the family.
 
-
-def _require(holds: bool, name: str, advice: str) -> None:
-    if not holds:
-        raise InvalidField(f"settings.{name}", advice)
+    Raises:
+        InvalidField: an ``outer`` that goes by returns, on a supervised family; or a setting that cannot be at all.
+    """
+    settings = MamlSettings.from_json(spec.settings)
+    require(spec.supervision is None or settings.outer == "ppo", "outer", "a supervised family has no returns; use ppo")

@@ -80,7 +80,7 @@ def forward(header: Header, weights: Tensors, observation: torch.Tensor) -> Gaus
         x = (x - shift) / scale
     last = len(header.hidden_sizes)
     for i in range(last + 1):
-        x = _linear(x, weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"])
+        x = linear(x, weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"])
         if i < last:
             x = torch.tanh(x)
     x = x.reshape(*lead, header.action_size)
@@ -90,7 +90,7 @@ def forward(header: Header, weights: Tensors, observation: torch.Tensor) -> Gaus
     return Gaussian(x, log_std.reshape(lead[0], *(1,) * (len(lead) - 1), header.action_size))
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """[B, n, in] by [B, in, out] -> [B, n, out]."""
     if weight.shape[-1] == 1:
         # A batch of one would go to a matrix-vector kernel that rounds otherwise: what a task computes must not depend

@@ -150,8 +150,9 @@ class Ppo(Learner):
             meta |= {prefix + name: value for name, value in weights.items()}
         return meta
 
-    def begin(self, meta: Tensors, n: int) -> Tensors:
+    def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
         """The policy ``n`` times."""
+        del rows
         return networks.stack(_part(meta, POLICY), n)
 
     def act(self, meta: Tensors, state: Tensors, input: Input) -> tuple[Distribution, Tensors]:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from innerloop_server.domain import LearnerSpec
+from innerloop_server.domain import Adaptation, LearnerSpec, Simulator
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners import maml_settings
+from innerloop_server.learners import maml_settings, pearl_settings, reptile_settings, rl2_settings
 from innerloop_server.learners.maml_settings import MamlSettings
+from innerloop_server.learners.pearl_settings import PearlSettings
+from innerloop_server.learners.reptile_settings import ReptileSettings
+from innerloop_server.learners.rl2_settings import Rl2Settings
 
 if TYPE_CHECKING:
     from innerloop_server.learners.trainable import TrainableLearner
@@ -57,10 +60,33 @@ class Method:
     """Names of settings that only training reads."""
     learner: str
     """``module:class``; the class takes a ``LearnerSpec``."""
+    check_fits: Callable[[LearnerSpec], None] = lambda _: None
+    """Checks settings that not every family can have; raises as ``settings``."""
+    adaptation: Adaptation = Adaptation.UPDATE
+    """As ``Learner.adaptation`` of the class."""
+    simulators: frozenset[Simulator] = frozenset(Simulator)
+    """What it can be trained on."""
 
 
 METHODS: Mapping[str, Method] = {
-    "maml": Method(MamlSettings.from_json, maml_settings.OUTER, "innerloop_server.learners.maml:Maml"),
+    "maml": Method(
+        MamlSettings.from_json, maml_settings.OUTER, "innerloop_server.learners.maml:Maml", maml_settings.check_fits
+    ),
+    "pearl": Method(
+        PearlSettings.from_json,
+        pearl_settings.OUTER,
+        "innerloop_server.learners.pearl:Pearl",
+        pearl_settings.check_fits,
+    ),
+    "reptile": Method(ReptileSettings.from_json, reptile_settings.OUTER, "innerloop_server.learners.reptile:Reptile"),
+    "rl2": Method(
+        Rl2Settings.from_json,
+        rl2_settings.OUTER,
+        "innerloop_server.learners.rl2:Rl2",
+        rl2_settings.check_fits,
+        Adaptation.MEMORY,
+        frozenset({Simulator.BATCH}),
+    ),
 }
 """By name."""
 
@@ -76,13 +102,24 @@ def get(name: str) -> Method:
     return METHODS[name]
 
 
+def remembers(spec: LearnerSpec) -> bool:
+    """Whether the method adapts by acting, so that an episode is a step.
+
+    Raises:
+        InvalidField: the method is unknown (``method``).
+    """
+    return get(spec.method).adaptation is Adaptation.MEMORY
+
+
 def settings_of(spec: LearnerSpec) -> MethodSettings:
     """The checked settings of a learner, defaults filled in.
 
     Raises:
         InvalidField: the method is unknown (``method``) or a setting cannot be (``settings.<name>``).
     """
-    return get(spec.method).settings(spec.settings)
+    method = get(spec.method)
+    method.check_fits(spec)
+    return method.settings(spec.settings)
 
 
 def build(spec: LearnerSpec) -> TrainableLearner:

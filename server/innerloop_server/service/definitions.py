@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from innerloop_server.errors import AlreadyExists, Exhausted, NotFound, PermissionDenied, PreconditionFailed
-from innerloop_server.service.convert.names import FAMILY
+from innerloop_server.service.convert.names import FAMILY, LEARNER
 from innerloop_server.service.permissions import Permissions
 from innerloop_server.settings import Limits
 from innerloop_server.store.failures import translated
@@ -57,6 +57,7 @@ class FamilyDefiner:
         definitions = self._allowing(wanted.env_id)
         if (same := self._taken(wanted, definitions)) is not None:
             return same
+        self._check_quota(wanted.owner, definitions)
         async with self._looking:
             definition = replace(await probed(wanted), created_at=time.time())
         async with self._changing:
@@ -66,7 +67,7 @@ class FamilyDefiner:
             return await asyncio.to_thread(self._keep, definition, definitions)
 
     async def delete(self, name: str, principal: str) -> None:
-        """Forget a defined family.
+        """Forget a defined family, and its learners that never got a revision, with their trainings.
 
         Args:
             name: an id.
@@ -75,7 +76,7 @@ class FamilyDefiner:
         Raises:
             NotFound: there is none.
             PermissionDenied: somebody else defined it.
-            PreconditionFailed: it is installed, or a learner is bound to it.
+            PreconditionFailed: it is installed, or a learner of it has a revision or a training that runs.
         """
         async with self._changing:
             await asyncio.to_thread(self._delete, name, principal)
@@ -138,11 +139,13 @@ class FamilyDefiner:
         if not self._permissions.allows(principal, owner):
             raise PermissionDenied(f"{resource} is not yours; who defined it or an operator may delete it")
         with self._registry.binding:
-            if learners := self._learners(name):
+            # the learners first: whoever defined the name anew would find those of another family under it
+            if learners := self._store.forget_learners(self._learners(name)).in_use:
+                told = [LEARNER.format(learner) for learner in learners]
                 raise PreconditionFailed(
-                    f"{resource} has {', '.join(learners)}, and what was learned rests on it",
+                    f"{resource} has {', '.join(told)}, and what was or is being learned rests on it",
                     reason="FAMILY_IN_USE",
-                    facts={"name": resource, "learner": learners[0]},
+                    facts={"name": resource, "learner": told[0]},
                 )
             with translated():
                 self._definitions.path(name).unlink(missing_ok=True)
@@ -154,7 +157,7 @@ class FamilyDefiner:
         token = ""
         while True:
             page = self._store.list_learners(None, PageRequest(token=token))
-            found += [f"learners/{record.id}" for record in page.items if record.spec.family == family]
+            found += [record.id for record in page.items if record.spec.family == family]
             if not page.next_token:
                 return found
             token = page.next_token

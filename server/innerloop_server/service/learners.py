@@ -9,6 +9,8 @@ from typing import Any
 import grpc.aio
 
 from innerloop.v1 import learner_pb2, learner_pb2_grpc
+from innerloop_server.errors import InvalidField
+from innerloop_server.learners import registry as methods
 from innerloop_server.service.convert.enums import simulator_from_pb
 from innerloop_server.service.convert.learners import learner_to_pb, metrics_to_pb, revision_to_pb, training_to_pb
 from innerloop_server.service.convert.names import LEARNER, TRAINING, new_learner_id, parse_revision, request_id
@@ -118,6 +120,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             request_id=request_id(request.request_id),
             generator=request.generator,
         )
+        if not wanted.learner:
+            _check_default_fits(wanted)
         record = await self._supervisor.start(wanted, caller, lambda learner: self._permit(learner, caller))
         return learner_pb2.StartTrainingResponse(training=training_to_pb(record))
 
@@ -190,3 +194,18 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     def _show(self, record: LearnerRecord) -> learner_pb2.Learner:
         newest = self._store.list_revisions(record.id, PageRequest(size=1)).items
         return learner_to_pb(record, newest[0].number if newest else 0)
+
+
+def _check_default_fits(wanted: TrainingRequest) -> None:
+    """Refuse a learner that would be called what no later request can name.
+
+    Raises:
+        InvalidField: the method is unknown, or family and method make too long an id.
+    """
+    methods.get(wanted.method)  # whose name is part of the id
+    try:
+        new_learner_id(LEARNER.format(wanted.learner_id), "learner")
+    except InvalidField as error:
+        raise InvalidField(
+            "learner", f"would be {wanted.learner_id}, {len(wanted.learner_id)} characters; give a name of 63 at most"
+        ) from error

@@ -10,12 +10,19 @@ from typing import Any, Protocol
 import grpc.aio
 import numpy as np
 
-from innerloop.policy import Input, Policy, PolicyFormatError
+from innerloop.arrays import Arrays
+from innerloop.policy import Action, Input, Policy, PolicyFormatError
 from innerloop.v1 import policy_pb2, policy_pb2_grpc
 from innerloop_server.errors import DataLoss, InvalidField
 from innerloop_server.service.convert.names import POLICY
 from innerloop_server.service.convert.paging import page_request
-from innerloop_server.service.convert.policies import input_from_pb, output_to_pb, policy_to_pb
+from innerloop_server.service.convert.policies import (
+    arrays_to_pb,
+    input_from_pb,
+    memory_from_pb,
+    output_to_pb,
+    policy_to_pb,
+)
 from innerloop_server.service.policy_cache import PolicyCache
 from innerloop_server.service.principal import principal
 from innerloop_server.settings import Limits
@@ -79,23 +86,38 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     async def Act(self, request: policy_pb2.ActRequest, context: Context) -> policy_pb2.ActResponse:
         """Act for one batch."""
         policy = await self._load(request.policy)
-        if request.state:
-            raise InvalidField("state", "came for a frozen policy, which keeps no memory; leave it empty")
+        seen = self._seen(policy, request.input)
+        memory = memory_from_pb(request.state, policy, len(seen.observation))
         rng = _random(request.seed if request.HasField("seed") else None)
-        return policy_pb2.ActResponse(output=await self._act(policy, request.input, request.greedy, rng))
+        action = await _act(policy, seen, memory, request.greedy, rng)
+        return policy_pb2.ActResponse(output=_output(action), state=arrays_to_pb(action.memory))
 
     async def ActStream(
         self, request_iterator: AsyncIterator[policy_pb2.ActStreamRequest], context: Context
     ) -> AsyncIterator[policy_pb2.ActStreamResponse]:
-        """Act for every batch of a stream, with the policy and the seed of the first."""
+        """Act for every batch of a stream, with the policy and the seed of the first. The stream keeps the memory of a
+        policy that remembers, so its rows stay the same ones.
+        """
         policy: Policy | None = None
         rng: np.random.Generator | None = None
+        memory: Arrays = {}
+        rows = 0
         async for request in request_iterator:
             if policy is None or rng is None:
                 policy = await self._load(request.policy)
                 rng = _random(request.seed if request.HasField("seed") else None)
-            output = await self._act(policy, request.input, request.greedy, rng)
-            yield policy_pb2.ActStreamResponse(output=output)
+            seen = self._seen(policy, request.input)
+            if not rows:
+                rows = len(seen.observation)
+                memory = policy.begin(rows)
+            elif memory and len(seen.observation) != rows:
+                raise InvalidField(
+                    "input.observations",
+                    f"has {len(seen.observation)} rows; this policy remembers for the {rows} of the first request",
+                )
+            action = await _act(policy, seen, memory, request.greedy, rng)
+            memory = action.memory
+            yield policy_pb2.ActStreamResponse(output=_output(action))
 
     async def _find(self, name: str, field: str) -> PolicyRecord:
         return await asyncio.to_thread(self._store.get_policy, POLICY.parse(name, field), principal())
@@ -116,16 +138,19 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
                 f"policies/{record.id} cannot be read: {error}", reason="POLICY_DAMAGED", facts={"policy": record.id}
             ) from error
 
-    async def _act(
-        self, policy: Policy, message: policy_pb2.PolicyInput, greedy: bool, rng: np.random.Generator
-    ) -> policy_pb2.PolicyOutput:
-        seen = input_from_pb(message, policy.header, "input", self._limits.rows_per_message)
+    def _seen(self, policy: Policy, message: policy_pb2.PolicyInput) -> Input:
+        return input_from_pb(message, policy.header, "input", self._limits.rows_per_message)
 
-        def act() -> policy_pb2.PolicyOutput:
-            action = policy.decide(seen, greedy=greedy, rng=rng)
-            return output_to_pb(action.environment, action.raw, action.log_prob)
 
-        return await asyncio.to_thread(act) if _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS else act()
+async def _act(policy: Policy, seen: Input, memory: Arrays, greedy: bool, rng: np.random.Generator) -> Action:
+    def act() -> Action:
+        return policy.decide(seen, memory=memory, greedy=greedy, rng=rng)
+
+    return await asyncio.to_thread(act) if _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS else act()
+
+
+def _output(action: Action) -> policy_pb2.PolicyOutput:
+    return output_to_pb(action.environment, action.raw, action.log_prob)
 
 
 def _work(weights: Mapping[str, np.ndarray], seen: Input) -> int:

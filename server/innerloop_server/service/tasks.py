@@ -15,11 +15,12 @@ from innerloop_server.service.convert.enums import split_from_pb
 from innerloop_server.service.convert.families import broken_family_to_pb, definition_from_pb, family_to_pb
 from innerloop_server.service.convert.names import FAMILY, TRAINING
 from innerloop_server.service.convert.paging import page_of, page_request
-from innerloop_server.service.convert.tasks import find_family, find_task, task_to_pb
+from innerloop_server.service.convert.tasks import find_family, find_task, task_bytes, task_to_pb
 from innerloop_server.service.convert.values import whole
 from innerloop_server.service.definitions import FamilyDefiner
 from innerloop_server.service.principal import principal
 from innerloop_server.settings import Limits
+from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.grid import GridGenerator
 from innerloop_server.tasks.registry import Registry
 from innerloop_server.tasks.sampling import sample_task
@@ -28,6 +29,8 @@ from innerloop_server.training.proposals import TrainingProposals
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+ANSWER_BYTES = 7 * 2**19
+"""Most bytes of tasks in one answer, 3.5 MiB: gRPC's clients take 4 MiB unless they are told otherwise."""
 _LARGEST_INDEX = 2**64 - 1
 
 
@@ -78,7 +81,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         """Tasks ``start_index`` to ``start_index + count - 1`` of a stream; or what a training would run next."""
         family = find_family(self._registry, request.family, "family")
         split = split_from_pb(request.split, "split")
-        count = whole(request.count, "count", 1, self._limits.tasks_per_request)
+        count = self._count(request.count, family)
         first = request.start_index
         whole(first + count - 1, "start_index", 0, _LARGEST_INDEX)
         generator = request.generator or generators.UNIFORM
@@ -87,7 +90,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         if request.training and not listens:
             raise InvalidField("training", f"{generator} proposes the same tasks in every training; leave it out")
 
-        def draw() -> Sequence[Task]:
+        def drawn() -> Sequence[Task]:
             if listens:
                 return self._proposals.next(training, generator, family, count)
             if generator == generators.UNIFORM:
@@ -95,12 +98,18 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
             grid = GridGenerator(family, request.seed, split, first)
             return grid.propose(grid.initial(), count)[0].tasks
 
-        tasks = await asyncio.to_thread(draw)
-        return task_pb2.SampleTasksResponse(tasks=[task_to_pb(task) for task in tasks])
+        def answer() -> task_pb2.SampleTasksResponse:  # in the thread too: parameters may be large
+            return task_pb2.SampleTasksResponse(tasks=[task_to_pb(task) for task in drawn()])
+
+        return await asyncio.to_thread(answer)
 
     async def GetTask(self, request: task_pb2.GetTaskRequest, context: Context) -> task_pb2.GetTaskResponse:
         """The task behind a name."""
-        return task_pb2.GetTaskResponse(task=task_to_pb(find_task(self._registry, request.name, "name")))
+
+        def found() -> task_pb2.Task:
+            return task_to_pb(find_task(self._registry, request.name, "name"))
+
+        return task_pb2.GetTaskResponse(task=await asyncio.to_thread(found))
 
     async def DefineFamily(
         self, request: task_pb2.DefineFamilyRequest, context: Context
@@ -116,13 +125,30 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         await self._definer.delete(FAMILY.parse(request.name, "name"), principal())
         return task_pb2.DeleteFamilyResponse()
 
+    def _count(self, count: int, family: Family) -> int:
+        """How many tasks are asked for, no more than one answer carries.
+
+        Raises:
+            InvalidField: too many or none; where it is for their size, ``largest`` in its facts is what fits.
+        """
+        each = task_bytes(family)
+        fitting = max(1, ANSWER_BYTES // each)
+        if fitting < count <= self._limits.tasks_per_request:
+            raise InvalidField(
+                "count",
+                f"is {count}; a task of {family.name} takes up to {each} bytes, so give 1 to {fitting} at a time",
+                facts={"largest": str(fitting)},
+            )
+        return whole(count, "count", 1, self._limits.tasks_per_request)
+
     def _describe(self, name: str) -> task_pb2.Family:
         family = self._registry.get(name)
         try:
             return family_to_pb(family)
         except InnerloopError as error:
             return broken_family_to_pb(name, f"it cannot be described: {error.message}")
-        except Exception as error:  # a third party's property may raise anything; the other families are not its affair
+        # a third party's property may raise anything, or exit; the other families are not its affair
+        except (Exception, SystemExit) as error:
             return broken_family_to_pb(name, f"it cannot be described: {type(error).__name__}: {error}")
 
 

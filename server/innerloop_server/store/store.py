@@ -6,8 +6,9 @@ any thread may call any method. ``docs/data-directory.md`` shows what lies where
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from innerloop_server.store.journal import Journal
 from innerloop_server.store.lock import DirectoryLock
 from innerloop_server.store.migrate import upgrade
 from innerloop_server.store.policies import Policies
-from innerloop_server.store.trainings import Trainings
+from innerloop_server.store.trainings import Forgotten, Trainings
 from innerloop_server.store.weights import Weights
 
 
@@ -71,6 +72,13 @@ class Store(Catalog, Weights, Journal, Policies, Evaluations, Trainings, Houseke
         with translated():
             directory.mkdir(parents=True, exist_ok=True)
         return directory
+
+    def forget_learners(self, learner_ids: Collection[str]) -> Forgotten:
+        """As :meth:`.Trainings.forget_learners`; what their trainers wrote goes too."""
+        forgotten = super().forget_learners(learner_ids)
+        for training_id in forgotten.trainings:
+            shutil.rmtree(self._data_dir / "trainings" / training_id, ignore_errors=True)
+        return forgotten
 
     def close(self) -> None:
         """Close the database and let the next server in; idempotent. No other call may follow or be under way."""

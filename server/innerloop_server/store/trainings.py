@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from innerloop_server.errors import NotFound
 from innerloop_server.store.ids import new_id
 from innerloop_server.store.pages import FIRST_PAGE, Page, PageRequest, fetch
 from innerloop_server.store.records import TrainingRecord, TrainingState
 from innerloop_server.store.room import Room, readable
-from innerloop_server.store.schema import LEARNERS, TRAININGS
+from innerloop_server.store.schema import LEARNERS, REVISIONS, TRAININGS
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What came of forgetting learners."""
+
+    in_use: tuple[str, ...]
+    """Ids of learners that have a revision or a training that runs; where there are any, everything stayed."""
+    trainings: tuple[str, ...]
+    """Ids of the trainings that are gone."""
 
 
 class Trainings(Room):
@@ -102,6 +113,24 @@ class Trainings(Room):
         scope = ("trainings", owner, learner_id, state)
         with self._database.read() as connection:
             return fetch(connection, query, TRAININGS.c.row, _training, page, *scope, newest_first=True)
+
+    def forget_learners(self, learner_ids: Collection[str]) -> Forgotten:
+        """Forget learners that nothing rests on, and their trainings: all of them or, where one is in use, none.
+
+        Args:
+            learner_ids: ids; one that does not exist is forgotten already.
+        """
+        with self._database.write() as connection:
+            revised = select(REVISIONS.c.learner_id).where(REVISIONS.c.learner_id.in_(learner_ids))
+            of_learners = TRAININGS.c.learner_id.in_(learner_ids)
+            running = select(TRAININGS.c.learner_id).where(of_learners, TRAININGS.c.state == TrainingState.RUNNING)
+            in_use = sorted({*connection.execute(revised).scalars(), *connection.execute(running).scalars()})
+            if in_use:
+                return Forgotten(tuple(in_use), ())
+            trainings = tuple(connection.execute(select(TRAININGS.c.id).where(of_learners)).scalars())
+            connection.execute(delete(TRAININGS).where(of_learners))
+            connection.execute(delete(LEARNERS).where(LEARNERS.c.id.in_(learner_ids)))
+            return Forgotten((), trainings)
 
 
 def _training_row(connection: Connection, training_id: str, owner: str | None) -> Row[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ LARGEST_TRIAL = 10_000
 """Episodes."""
 MOST_PARAMETERS = 100
 """Numbers in the parameters of one task."""
+LATEST = 253_402_300_799.0
+"""Unix seconds: the end of the year 9999, past which no timestamp goes."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ENV_ID = re.compile(r"(?:[A-Za-z_][\w.]*:)?[\w./-]{1,150}")
 
@@ -49,7 +52,7 @@ class FamilyDefinition:
         Raises:
             InvalidField: one that cannot be, under its name in ``DefineFamilyRequest``.
         """
-        if _NAME.fullmatch(self.name) is None:
+        if not is_name(self.name):
             raise InvalidField("name", "has not the right form; use 1 to 63 characters of [a-z0-9-] after families/")
         if len(self.env_id) > 200 or _ENV_ID.fullmatch(self.env_id) is None:
             raise InvalidField("env_id", f"{self.env_id[:80]!r} is no id of Gymnasium's; write one like CartPole-v1")
@@ -61,12 +64,17 @@ class FamilyDefinition:
                 raise InvalidField(
                     f"parameters.{name}", "needs finite bounds on both sides: it is drawn from uniformly"
                 )
-        size = sum(int(np.prod(space.shape or ())) for space in self.parameters.values())
+        size = sum(math.prod(space.shape or ()) for space in self.parameters.values())
         if size > MOST_PARAMETERS:
             raise InvalidField("parameters", f"come to {size} numbers; give at most {MOST_PARAMETERS}")
         for field, largest in (("horizon", LARGEST_HORIZON), ("episodes_per_trial", LARGEST_TRIAL)):
-            if not 1 <= getattr(self, field) <= largest:
-                raise InvalidField(field, f"is {getattr(self, field)}; give 1 to {largest}")
+            value = getattr(self, field)
+            if type(value) is not int or not 1 <= value <= largest:
+                raise InvalidField(field, f"is {value!r:.80}; give 1 to {largest}")
+        if not isinstance(self.owner, str):
+            raise InvalidField("owner", f"is {self.owner!r:.80}; give text")
+        if not 0 <= self.created_at <= LATEST:
+            raise InvalidField("created_at", f"is {self.created_at}; give Unix seconds")
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -88,7 +96,8 @@ class FamilyDefinition:
         """Undo :meth:`to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError, InvalidField: not what :meth:`to_json` gives.
+            InvalidField: a field that cannot be.
+            Exception: not what :meth:`to_json` gives; what is raised depends on what is there instead.
         """
         parameters = {name: _parameter_from_json(space) for name, space in values["parameters"].items()}
         spaces = values["spaces"]
@@ -123,6 +132,11 @@ class DefinedFamily(GymnasiumFamily):
     def parameter_space(self) -> gymnasium.spaces.Dict:
         """As defined."""
         return gymnasium.spaces.Dict(dict(self.definition.parameters))
+
+
+def is_name(text: str) -> bool:
+    """Whether a family can be defined under that name: 1 to 63 characters of [a-z0-9-], the first no hyphen."""
+    return _NAME.fullmatch(text) is not None
 
 
 def is_allowed(env_id: str, patterns: Sequence[str]) -> bool:

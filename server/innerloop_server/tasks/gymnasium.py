@@ -14,6 +14,7 @@ family, no torch, and of families only the one that is made.
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 from typing import Any
 
 import gymnasium
@@ -34,7 +35,8 @@ def make_env(family: str, task: Task | str | Arrays | None = None, **options: in
 
     Args:
         family: its own name, without options.
-        task: a task, the resource name of one, its parameters, or ``None`` for the first training task of seed 0.
+        task: a task, the name of one (with or without ``families/``), its parameters, or ``None`` for the first
+            training task of seed 0.
         **options: of the family; left out: as the task's name says, else the defaults.
 
     Raises:
@@ -42,6 +44,8 @@ def make_env(family: str, task: Task | str | Arrays | None = None, **options: in
         InvalidField: an option that the family does not have or take; the task is of another family, or is no task.
         PreconditionFailed: the family did not load, or lacks its extra.
     """
+    if isinstance(task, str):
+        task = f"families/{task.removeprefix('families/')}"
     registry = load_registry(importlib.metadata.entry_points(group=GROUP, name=family))
     chosen = _configured(registry, family, task, options)
     if task is None:
@@ -58,14 +62,31 @@ def make_env(family: str, task: Task | str | Arrays | None = None, **options: in
 def register() -> tuple[str, ...]:
     """Register every installed family that is not registered yet; families are not loaded until one is made.
 
+    Where two families' classes have one name, the id is that of ours, else of the first by family name; a warning says
+    how the other is made.
+
     Returns:
         The ids, sorted.
     """
-    ids = {f"{NAMESPACE}/{ep.attr}-v0": ep.name for ep in importlib.metadata.entry_points(group=GROUP)}
+    ids: dict[str, str] = {}
+    for entry_point in sorted(importlib.metadata.entry_points(group=GROUP), key=_precedence):
+        env_id, family = f"{NAMESPACE}/{entry_point.attr}-v0", entry_point.name
+        if ids.setdefault(env_id, family) != family:
+            warnings.warn(
+                f"{env_id} is family {ids[env_id]}, so {family} ({entry_point.value}) has no id; make it by "
+                f"{__name__}.make_env({family!r})",
+                stacklevel=2,
+            )
     for env_id, family in ids.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=f"{__name__}:make_env", kwargs={"family": family})
     return tuple(sorted(ids))
+
+
+def _precedence(entry_point: importlib.metadata.EntryPoint) -> tuple[bool, str]:
+    """Sorts our own families before others', then by name: the order must not hang on how packages were installed."""
+    distribution = entry_point.dist
+    return distribution is None or distribution.name != "innerloop", entry_point.name
 
 
 def _configured(

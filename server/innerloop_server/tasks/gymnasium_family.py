@@ -148,7 +148,7 @@ class GymnasiumFamily(Family):
                 environment.close()
         except PreconditionFailed:
             raise
-        except Exception as error:  # foreign code may raise anything
+        except (Exception, SystemExit) as error:  # foreign code may raise anything
             told = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
             raise PreconditionFailed(
                 f"family {self.name} cannot be used: {told}", reason="FAMILY_BROKEN", facts={"family": self.name}
@@ -159,8 +159,8 @@ def check_parameters(parameters: Mapping[str, gymnasium.Space[Any]], apply: Appl
     """Refuse parameters that no task can have.
 
     Raises:
-        InvalidField: there are none; a name that is no public identifier; a space that is neither Box nor Discrete from
-            0; a Box of numbers that are not float64; names ``parameters.<name>``.
+        InvalidField: there are none; a name that is no public identifier, or that Gymnasium itself uses; a space that
+            is neither Box nor Discrete from 0; a Box of numbers that are not float64; names ``parameters.<name>``.
     """
     if not parameters:
         raise InvalidField("parameters", "there are none: every task would be the same; name at least one")
@@ -168,6 +168,8 @@ def check_parameters(parameters: Mapping[str, gymnasium.Space[Any]], apply: Appl
         field = f"parameters.{name}"
         if apply is not Apply.FUNCTION and (not name.isidentifier() or name.startswith("_")):
             raise InvalidField(field, "is no public name of Python; parameters are arguments or attributes")
+        if name in _GYMNASIUMS.get(apply, ()):
+            raise InvalidField(field, "belongs to Gymnasium, not to the environment; choose another")
         if isinstance(space, gymnasium.spaces.Box):
             if space.dtype != np.float64:
                 raise InvalidField(field, f"is a Box of {space.dtype}; give its dtype as np.float64")
@@ -201,3 +203,11 @@ def _middle_and_half(space: Space) -> tuple[tuple[float, ...], tuple[float, ...]
     bounded = (np.abs(low) < LARGEST_BOUND) & (np.abs(high) < LARGEST_BOUND) & (high > low)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     return tuple(((low + high) / 2).tolist()), tuple(((high - low) / 2).tolist())
+
+
+_GYMNASIUMS: Mapping[Apply, frozenset[str]] = {
+    Apply.ARGUMENTS: frozenset({"render_mode"}),
+    Apply.ATTRIBUTES: frozenset(name for name in dir(gymnasium.Env) if not callable(getattr(gymnasium.Env, name)))
+    | frozenset(gymnasium.Env.__annotations__),
+}
+"""Names that Gymnasium gives a meaning of its own; methods are no attributes to set anyway."""

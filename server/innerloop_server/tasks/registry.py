@@ -105,7 +105,7 @@ class Registry:
                 made = family.configured(chosen)
             except InnerloopError:
                 raise
-            except Exception as error:  # a third party's constructor is its own affair
+            except (Exception, SystemExit) as error:  # a third party's constructor is its own affair
                 raise _failed(full, f"cannot be made: {type(error).__name__}: {error}") from error
             if made.name != full:
                 raise _failed(full, f"cannot be made: it calls itself {made.name}")
@@ -120,7 +120,7 @@ class Registry:
         return [name for name in names if name not in self.families and name not in self.broken]
 
     def _find(self, name: str) -> Family | str | None:
-        return self.definitions.get(name) if self.definitions and "/" not in name else None
+        return self.definitions.get(name) if self.definitions else None
 
 
 def load_registry(
@@ -144,7 +144,8 @@ def load_registry(
             continue
         try:
             families[name] = _load(entry_point)
-        except Exception as error:  # whatever a third party's import raises is its reason, not our failure
+        # whatever a third party's import raises is its reason, not our failure; a script at its top may exit
+        except (Exception, SystemExit) as error:
             broken[name] = f"{type(error).__name__}: {error}"
     definitions = definitions or Definitions.from_environment()
     return Registry(MappingProxyType(families), MappingProxyType(broken), definitions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ _PURPOSES: Mapping[Split, Purpose] = {
     Split.TEST: Purpose.TASK_TEST,
 }
 
-_TASK_NAME = re.compile(rf"families/([^/]+)/tasks/({'|'.join(Split)})-([0-9]+)-([0-9]+)")
+_TASK_NAME = re.compile(rf"families/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})/tasks/({'|'.join(Split)})-([0-9]+)-([0-9]+)")
 
 
 def sample_task(family: Family, seed: int, split: Split, index: int) -> Task:
@@ -88,6 +89,12 @@ def custom_task(family: Family, parameters: Arrays, field: str = "task.parameter
         InvalidField: as ``family.check``.
     """
     return Task(family.name, family.check(parameters, field))
+
+
+def parameter_bytes(family: Family) -> int:
+    """Bytes that the parameters of one task of the family take."""
+    parts = family.parameter_space.spaces.values()
+    return sum(math.prod(part.shape or ()) * np.dtype(part.dtype).itemsize for part in parts)
 
 
 def stack_parameters(tasks: Sequence[Task]) -> dict[str, np.ndarray]:

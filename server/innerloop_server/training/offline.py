@@ -27,6 +27,8 @@ from innerloop_server.adaptation.orders import RevisionRef
 from innerloop_server.adaptation.process import resolve_device
 from innerloop_server.domain import Score, Simulator
 from innerloop_server.errors import InnerloopError, InvalidField, PreconditionFailed
+from innerloop_server.evaluation.scores import TRIAL_RETURN
+from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.registry import Registry, load_registry
 from innerloop_server.training import candidates
 from innerloop_server.training.messages import Message, Updated
@@ -52,8 +54,13 @@ def prepare(folder: RunFolder, settings: RunSettings, initial: Path | None = Non
     except OSError as error:
         raise InvalidField("--from", f"{initial} cannot be read: {error.strerror}") from error
     folder.create(settings, weights)
-    if folder.settings() != settings:
+    if _complete(folder.settings()) != _complete(settings):
         raise PreconditionFailed(f"{folder.path} holds a run with other settings; choose another --out")
+
+
+def _complete(run: RunSettings) -> RunSettings:
+    """The run with every setting that its method has today, by today's names: it may be older than some of them."""
+    return replace(run, spec=replace(run.spec, settings=methods.settings_of(run.spec).to_json()))
 
 
 def score(folder: RunFolder, settings: RunSettings, registry: Registry) -> Validation:
@@ -138,7 +145,10 @@ def _line(metrics: UpdateMetrics, updates: int) -> str:
 
 def _table(scores: tuple[Score, ...]) -> str:
     rows = [f"{s.k:>3} {s.mean:>10.2f} {s.interquartile_mean:>10.2f}   [{s.low:.2f}, {s.high:.2f}]" for s in scores]
-    return "\n".join([f"validation, {scores[0].tasks} tasks", "  k       mean        iqm   95 % interval", *rows])
+    trials = [f"whole trial {s.metrics[TRIAL_RETURN]:.2f}" for s in scores if TRIAL_RETURN in s.metrics]
+    return "\n".join(
+        [f"validation, {scores[0].tasks} tasks", "  k       mean        iqm   95 % interval", *rows, *trials]
+    )
 
 
 def _say(text: str) -> None:

@@ -67,7 +67,8 @@ def clip_norm(gradients: Tensors, limit: float) -> tuple[Tensors, float]:
     Returns:
         (gradients, norm before).
     """
-    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients.values()))
+    # The exact sum: the order of the names, which a checkpoint does not keep, must not round it.
+    norm = math.sqrt(math.fsum(float((g * g).sum()) for g in gradients.values()))
     if limit <= 0 or norm <= limit:
         return gradients, norm
     return {name: g * (limit / norm) for name, g in gradients.items()}, norm

@@ -6,7 +6,7 @@ and the update's number. So a training that was killed and resumed from a checkp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import safetensors
@@ -21,9 +21,9 @@ from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.training import optimiser
 from innerloop_server.training.collect import Collect
-from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import EpisodesT, Student
+from innerloop_server.training.students import student_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class TrainState:
     """Environment steps taken, all tasks and inner steps."""
     generator: Arrays
     """The task generator's own state."""
+    memory: Tensors = field(default_factory=dict)
+    """What the student keeps (``Student.remember``)."""
 
 
 def start(
@@ -67,11 +69,11 @@ def update(
 
     Returns:
         (state, metrics): ``return_k`` is the mean undiscounted return after k inner steps, k = 0..K; ``kl_k`` the
-        KL of inner step k; ``loss`` the meta-loss before the first optimiser step; ``gradient_norm`` that of its
-        gradient before clipping (both 0 in an update whose tasks were all proposed to be looked at only);
-        ``environment_steps`` of this update.
+        KL of inner step k; what the student says of its learning (of MAML ``loss``, the meta-loss before the first
+        optimiser step, and ``gradient_norm``, that of its gradient before clipping), 0 in an update whose tasks were
+        all proposed to be looked at only; ``environment_steps`` of this update.
     """
-    return teach(MetaStudent(learner, collect), generator, state, seed)
+    return teach(student_of(learner, collect), generator, state, seed)
 
 
 def teach(
@@ -83,13 +85,15 @@ def teach(
     proposal, proposed = generator.propose(state.generator, student.tasks_per_update)
     seeds = [derive(seed, Purpose.TRAINING, state.update, i) for i in range(len(proposal.tasks))]
     played = student.play(state.meta, proposal.tasks, seeds)
-    meta, adam, learned = student.learn(state.meta, state.adam, played, proposal.learn, state.update, seed)
+    memory, lessons = student.remember(state.memory, played, proposal.learn, state.update, seed)
+    meta, adam, learned = student.learn(state.meta, state.adam, lessons, proposal.learn, state.update, seed)
     after = TrainState(
         meta=meta,
         adam=adam,
         update=state.update + 1,
         environment_steps=state.environment_steps + played.environment_steps,
         generator=generator.report(proposed, played.feedback),
+        memory=memory,
     )
     return after, {**played.metrics, **learned, "environment_steps": float(played.environment_steps)}
 
@@ -100,6 +104,7 @@ def to_bytes(state: TrainState) -> bytes:
         "meta": state.meta,
         "first": state.adam.first,
         "second": state.adam.second,
+        "memory": state.memory,
         "generator": {name: torch.from_numpy(np.array(value)) for name, value in state.generator.items()},
         "counters": {"values": torch.tensor([state.update, state.environment_steps, state.adam.count])},
     }
@@ -114,7 +119,7 @@ def from_bytes(data: bytes, device: torch.device | None = None) -> TrainState:
     Raises:
         DataLoss: the bytes are not a checkpoint.
     """
-    parts: dict[str, Tensors] = {"meta": {}, "first": {}, "second": {}, "generator": {}, "counters": {}}
+    parts: dict[str, Tensors] = {"meta": {}, "first": {}, "second": {}, "memory": {}, "generator": {}, "counters": {}}
     try:
         for key, value in safetensors.torch.load(data).items():
             part, name = key.split("/", 1)
@@ -122,9 +127,9 @@ def from_bytes(data: bytes, device: torch.device | None = None) -> TrainState:
         updates, steps, count = (int(n) for n in parts["counters"]["values"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise DataLoss("these bytes are not a training checkpoint") from error
-    meta, first, second = (
+    meta, first, second, memory = (
         {name: value.to(device or torch.device("cpu")) for name, value in parts[part].items()}
-        for part in ("meta", "first", "second")
+        for part in ("meta", "first", "second", "memory")
     )
     generator = {name: value.numpy() for name, value in parts["generator"].items()}
-    return TrainState(meta, AdamState(first, second, count), updates, steps, generator)
+    return TrainState(meta, AdamState(first, second, count), updates, steps, generator, memory)

@@ -16,7 +16,7 @@ from innerloop_server.domain import LearnerSpec, Score, Split
 from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.evaluation.scores import bootstrap_interval
-from innerloop_server.learners.registry import settings_of
+from innerloop_server.learners.registry import remembers, settings_of
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
@@ -30,7 +30,8 @@ class Validation:
     """A revision's result on the family's fixed validation protocol."""
 
     returns: Array
-    """[M] mean undiscounted return of each task's fresh episodes after all adaptation steps."""
+    """[M] mean undiscounted return of each task's fresh episodes after all adaptation steps; where a method
+    remembers, of its whole trial."""
     scores: tuple[Score, ...]
     """k = 0 .. K."""
     protocol: Mapping[str, Any]
@@ -143,8 +144,10 @@ def validator(
             return remembered[revision.hash]
         family = registry.get(revision.spec.family)
         plan = plan_for(family, revision.spec)
-        result = await evaluate(engine, plan, draw_tasks(family, plan), revision)
-        validation = Validation(result.returns[:, -1], result.scores, plan.to_json())
+        trial = family.episodes_per_trial if remembers(revision.spec) else 0
+        result = await evaluate(engine, plan, draw_tasks(family, plan), revision, trial_episodes=trial)
+        returns = result.returns.sum(-1) if trial else result.returns[:, -1]
+        validation = Validation(returns, result.scores, plan.to_json())
         if len(remembered) >= REMEMBERED:
             del remembered[next(iter(remembered))]
         remembered[revision.hash] = validation

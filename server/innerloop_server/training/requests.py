@@ -12,12 +12,15 @@ from innerloop_server.domain import LearnerSpec, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.sampling import parameter_bytes
 from innerloop_server.training import generators
 from innerloop_server.training.run import RunSettings, Schedule
 from innerloop_server.training.specs import learner_id, spec_for
 
 LARGEST_UPDATE = 50_000_000
 """Environment steps of one meta-update at most: its episodes are held in memory together."""
+LARGEST_TASKS = 2**28
+"""Bytes of the parameters of one meta-update's tasks at most."""
 MOST_UPDATES = 1_000_000
 
 _SCHEDULE = {part.name: part.default for part in fields(Schedule)}
@@ -62,8 +65,8 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
             defaults, and only those that sessions never read may differ from any.
 
     Raises:
-        InvalidField: a setting that is unknown, or cannot be, or would make another learner of a base; a simulator
-            that the family lacks; a generator that there is not, or not for this family; too many updates.
+        InvalidField: a setting that is unknown, or cannot be (on this family), or would make another learner of a base;
+            a simulator that the family lacks; a generator that there is not, or not for this family; too many updates.
         PreconditionFailed: a base is of another family or method.
     """
     method = methods.get(request.method)
@@ -86,10 +89,11 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
     settings = method.settings({**start.settings, **given})
     _check_size(settings, family)
     spec = replace(start, name=request.learner_id, settings=settings.to_json())
+    methods.get(request.method).check_fits(spec)
     for base in bases:
         _check_same_adaptation(spec, base)
     schedule = _schedule(request.settings)
-    simulator = _simulator(request.simulator, family)
+    simulator = _simulator(request.simulator, family, request.method)
     generator = request.generator or generators.UNIFORM
     generators.build(generator, family, request.seed)  # says what is wrong with it
     run = RunSettings(spec, request.seed, simulator, generator, schedule)
@@ -140,6 +144,12 @@ def _check_size(settings: methods.MethodSettings, family: Family) -> None:
             f"an update of {episodes} episodes of {family.horizon} steps is too large; with episodes_per_step and "
             f"inner_steps it may come to {LARGEST_UPDATE} environment steps",
         )
+    if (each := parameter_bytes(family)) * settings.tasks_per_update > LARGEST_TASKS:
+        raise InvalidField(
+            "settings.tasks_per_update",
+            f"is {settings.tasks_per_update}; the parameters of a task of {family.name} take {each} bytes, so give at "
+            f"most {LARGEST_TASKS // each}",
+        )
 
 
 def _schedule(settings: Mapping[str, Any]) -> Schedule:
@@ -150,9 +160,12 @@ def _schedule(settings: Mapping[str, Any]) -> Schedule:
     return Schedule(**given)
 
 
-def _simulator(wanted: Simulator | None, family: Family) -> Simulator:
+def _simulator(wanted: Simulator | None, family: Family, method: str) -> Simulator:
     simulator = wanted or family.simulators[0]
     if simulator not in family.simulators:
         can = ", ".join(family.simulators)
         raise InvalidField("simulator", f"family {family.name} runs on {can}", reason="SIMULATOR_UNSUPPORTED")
+    if simulator not in methods.get(method).simulators:
+        can = ", ".join(methods.get(method).simulators)
+        raise InvalidField("simulator", f"{method} is trained on {can}", reason="SIMULATOR_UNSUPPORTED")
     return simulator

@@ -32,6 +32,13 @@ def preset(method: str, family: str) -> dict[str, Any]:
     return {}
 
 
+def _of_family(family: Family, method: str) -> dict[str, Any]:
+    """What the family itself says of the settings that the method has."""
+    known = registry.get(method).settings({}).to_json()
+    said = {"discount": family.discount, "episodes_per_trial": family.episodes_per_trial}
+    return {name: value for name, value in said.items() if name in known}
+
+
 def learner_id(family: str, method: str) -> str:
     """The id of a family's learner that nobody named otherwise: ``bernoulli-bandit-arms-10-maml``."""
     return re.sub("[^a-z0-9-]", "-", f"{family}-{method}".lower())
@@ -63,6 +70,6 @@ def spec_for(
         action_scale=family.action_scale,
         horizon=family.horizon,
         baseline=family.baseline,
-        settings={"discount": family.discount, **preset(method, family.name), **(settings or {})},
+        settings={**_of_family(family, method), **preset(method, family.name), **(settings or {})},
         supervision=family.supervision,
     )

@@ -46,6 +46,25 @@ class Student(abc.ABC, Generic[EpisodesT]):
     def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[EpisodesT]:
         """Run episodes of tasks; the seeds, one a task, name everything that is drawn."""
 
+    def remember(
+        self, memory: Tensors, played: Played[EpisodesT], learn: Sequence[bool], update: int, seed: int
+    ) -> tuple[Tensors, Played[EpisodesT]]:
+        """What the student keeps for later updates, and what it is to learn from now. Nothing is kept unless a student
+        says so.
+
+        Args:
+            memory: as this gave it in the update before; empty in the first one.
+            played: by :meth:`play`.
+            learn: of each task, whether it may change anything.
+            update: updates behind the meta-parameters that played.
+            seed: of the training; with ``update`` it names everything that is drawn.
+
+        Returns:
+            (memory, played); the memory is part of every checkpoint, so it should be bounded.
+        """
+        del learn, update, seed
+        return memory, played
+
     @abc.abstractmethod
     def learn(
         self,

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import safetensors.torch
 import torch
@@ -30,21 +30,20 @@ import torch
 from innerloop_server import faults
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.process import resolve_device
-from innerloop_server.domain import Simulator, Split
-from innerloop_server.errors import DataLoss, InnerloopError, InvalidField
+from innerloop_server.domain import Simulator
+from innerloop_server.errors import DataLoss, InnerloopError
 from innerloop_server.learners import registry as methods
 from innerloop_server.learners.learner import Tensors
+from innerloop_server.learners.rl2 import Rl2
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.tasks.sampling import sample_task, stack_parameters
-from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired
+from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired, trial_collect
 from innerloop_server.training.actor_collect import actor_collector
 from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.curves import Curves
-from innerloop_server.training.goal_gan_generator import GoalGanGenerator
 from innerloop_server.training.messages import (
     Checkpointed,
     Done,
@@ -55,11 +54,13 @@ from innerloop_server.training.messages import (
     Updated,
     encode,
 )
-from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.metrics import WALL_CLOCK, MetricsLog, UpdateMetrics
 from innerloop_server.training.outer_loop import TrainState
 from innerloop_server.training.paired import Paired
 from innerloop_server.training.run import RunFolder, RunSettings
+from innerloop_server.training.student import Student
+from innerloop_server.training.students import student_of
+from innerloop_server.training.trial_student import TrialStudent
 
 NICENESS = 5
 """Sessions come first: the trainer yields the processor to the engine."""
@@ -105,7 +106,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
         state = _restore(folder, settings, learner, generator)
         log = stack.enter_context(MetricsLog(folder.metrics, state.update))
         curves = stack.enter_context(Curves(folder.tensorboard, state.update))
-        student = MetaStudent(learner, stack.enter_context(_collector(settings, family, learner)))
+        student = stack.enter_context(_student(settings, family, learner))
         clock = _Clock.after(log.last)
         for update in candidates.updates_of(folder, up_to=state.update):
             tell(Revised(update))
@@ -147,18 +148,7 @@ def _generator(settings: RunSettings, family: Family, learner: TrainableLearner)
     generator = generators.build(settings.generator, family, settings.seed)
     if isinstance(generator, AdversaryGenerator):
         return Paired(generator, learner)
-    if isinstance(generator, GoalGanGenerator) and settings.simulator is Simulator.BATCH:
-        _check_knows_success(family, settings.seed)
     return cast("TaskGenerator", generator)
-
-
-def _check_knows_success(family: Family, seed: int) -> None:
-    """Raises:
-    InvalidField: the family says of no episode that it succeeded.
-    """
-    task = sample_task(family, seed, Split.TRAIN, 0)
-    if not family.batch(stack_parameters([task]), torch.device("cpu")).knows_success:
-        raise InvalidField("generator", f"goal-gan goes by success, and {family.name} knows none")
 
 
 def _due(update: int, every: int, last: int) -> bool:
@@ -182,6 +172,15 @@ def _restore(folder: RunFolder, settings: RunSettings, learner: TrainableLearner
 
 def _shapes(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (value.shape, value.dtype) for name, value in tensors.items()}
+
+
+@contextmanager
+def _student(settings: RunSettings, family: Family, learner: TrainableLearner) -> Iterator[Student[Any]]:
+    if isinstance(learner, Rl2):
+        yield TrialStudent(learner, trial_collect.batch_collector(family, learner, torch.device(settings.device)))
+    else:
+        with _collector(settings, family, learner) as collect:
+            yield student_of(learner, collect)
 
 
 @contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,19 @@ def test_what_is_written_is_what_is_read(parameters: Any, apply: Apply, horizon:
         ({"parameters": {"__class__": G}}, "parameters.__class__"),
         ({"parameters": {"g": gymnasium.spaces.Box(0, np.inf, (), np.float64)}}, "parameters.g"),
         ({"parameters": {"g": gymnasium.spaces.Box(0, 1, (101,), np.float64)}}, "parameters"),
+        *(
+            ({"apply": Apply.ATTRIBUTES, "parameters": {name: G}}, f"parameters.{name}")
+            for name in (
+                "np_random",
+                "spec",
+                "metadata",
+                "render_mode",
+                "observation_space",
+                "action_space",
+                "unwrapped",
+            )
+        ),
+        ({"parameters": {"render_mode": G}}, "parameters.render_mode"),
         ({"horizon": 0}, "horizon"),
         ({"horizon": 100_001}, "horizon"),
         ({"episodes_per_trial": 0}, "episodes_per_trial"),
@@ -148,6 +162,64 @@ def test_definitions_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     with pytest.raises(PreconditionFailed, match="family forbidden did not load: its environment is not allowed"):
         registry.get("forbidden")
     assert isinstance(registry.get("navigation-2d"), Navigation2D)
+
+
+GOOD = replace(PLANETS, spaces=SPACES).to_json()
+MALFORMED: dict[str, str] = {
+    "no object": "[]",
+    "too deep": "[" * 100_000,
+    "no text": "\x00\xff",
+    "parameters are a list": json.dumps({**GOOD, "parameters": []}),
+    "a parameter is a number": json.dumps({**GOOD, "parameters": {"g": 3}}),
+    "half a character": json.dumps({**GOOD, "parameters": {"\ud800": {"n": 2}}}),
+    "no choices": json.dumps({**GOOD, "parameters": {"g": {"n": 0}}}),
+    "bounds the wrong way round": json.dumps({**GOOD, "parameters": {"g": {"low": 2.0, "high": 1.0}}}),
+    "spaces are an empty list": json.dumps({**GOOD, "spaces": []}),
+    "spaces are numbers": json.dumps({**GOOD, "spaces": [1, 2]}),
+    "half a step": json.dumps({**GOOD, "horizon": 9.5}),
+    "steps in words": json.dumps({**GOOD, "horizon": "nine"}),
+    "a trial that is true": json.dumps({**GOOD, "episodes_per_trial": True}),
+    "nobody's": json.dumps({**GOOD, "owner": 5}),
+    "never": json.dumps({**GOOD, "created_at": float("nan")}),
+    "far in the future": json.dumps({**GOOD, "created_at": 1e300}),
+}
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_file_is_one_broken_family_until_it_is_repaired(tmp_path: Path, text: str) -> None:
+    (tmp_path / "planets.json").write_text(text, encoding="latin-1")
+    registry = Registry({"navigation-2d": Navigation2D()}, definitions=Definitions(tmp_path, ("Pendulum-v1",)))
+    assert registry.names() == ("navigation-2d",)
+    (reason,) = registry.reasons().values()
+    assert reason.startswith("planets.json cannot be read: ")
+    assert len(reason.encode()) < 3_000  # and can be: no half characters
+    with pytest.raises(PreconditionFailed, match=r"planets did not load: planets\.json cannot be read"):
+        registry.get("planets")
+    keep(tmp_path, replace(PLANETS, spaces=SPACES))
+    assert isinstance(registry.get("planets"), DefinedFamily)
+    assert registry.reasons() == {}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 450, "A", "", "é", "planets\n"])
+def test_what_is_no_name_is_not_looked_for(tmp_path: Path, name: str) -> None:
+    keep(tmp_path, PLANETS)
+    registry = Registry({}, definitions=Definitions(tmp_path, ("*",)))
+    with pytest.raises(NotFound):
+        registry.get(name)
+    assert registry.definitions is not None
+    assert registry.definitions.get(name) is None
+
+
+def test_a_file_that_is_called_like_no_family_is_left_alone(tmp_path: Path) -> None:
+    for name in (b"Notes", b"a b", b"\xff"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name + b".json")).write_text("{}")
+    assert Definitions(tmp_path, ("*",)).names() == []
+
+
+def test_a_pattern_holds_no_comma(tmp_path: Path) -> None:
+    with pytest.raises(InvalidField, match="'CartPole-v1,Pendulum-v1' holds a comma") as caught:
+        Definitions(tmp_path, ("Acrobot-v1", "CartPole-v1,Pendulum-v1"))
+    assert caught.value.field == "allowed_environments"
 
 
 @pytest.mark.parametrize("name", ["../planets", "/etc/passwd", ".."])

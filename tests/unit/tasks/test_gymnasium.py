@@ -27,10 +27,44 @@ ADVICE = (
 )
 
 
+def test_a_task_has_a_short_name_too() -> None:
+    long, short = (
+        gymnasium.make("innerloop/Navigation2D-v0", task=f"{prefix}navigation-2d/tasks/test-0-3").unwrapped
+        for prefix in ("families/", "")
+    )
+    np.testing.assert_array_equal(long.goal, short.goal)
+
+
 def test_every_family_is_registered_once() -> None:
     assert registration.register() == tuple(sorted(IDS))
     assert set(IDS) <= set(gymnasium.registry)
     assert len(set(IDS)) == len(set(IDS.values()))
+
+
+def test_of_two_classes_with_one_name_ours_has_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = [importlib.metadata.EntryPoint(n, "theirs:Navigation2D", GROUP) for n in ("a-maze", "navigation-2d")]
+    found = [*theirs, *importlib.metadata.entry_points(group=GROUP)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: found)
+    with pytest.warns(
+        UserWarning, match=r"innerloop/Navigation2D-v0 is family navigation-2d, so a-maze \(theirs:Nav"
+    ) as told:
+        ids = registration.register()
+    assert len(told) == 1
+    assert "make_env('a-maze')" in str(told[0].message)
+    assert ids == tuple(sorted(IDS))
+    assert gymnasium.registry["innerloop/Navigation2D-v0"].kwargs == {"family": "navigation-2d"}
+
+
+def test_of_two_strangers_with_one_name_the_first_by_name_has_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [importlib.metadata.EntryPoint(n, "theirs:Twins", GROUP) for n in ("b-twins", "a-twins")]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: found)
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
+    try:
+        with pytest.warns(UserWarning, match="so b-twins"):
+            registration.register()
+        assert gymnasium.registry["innerloop/Twins-v0"].kwargs == {"family": "a-twins"}
+    finally:
+        gymnasium.registry.pop("innerloop/Twins-v0", None)
 
 
 def test_registering_loads_neither_torch_nor_a_family() -> None:

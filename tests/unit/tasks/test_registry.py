@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +57,25 @@ def test_broken_families_are_reported_by_name_and_stop_no_other() -> None:
     with pytest.raises(PreconditionFailed, match="family gone did not load: ModuleNotFoundError") as caught:
         registry.get("gone")
     assert caught.value.reason == "FAMILY_BROKEN"
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(3)", "sys.exit('not like this')", "raise SystemExit"])
+def test_a_module_that_exits_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    (tmp_path / "a_script.py").write_text(f"import sys\n{ending}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_script", raising=False)
+    registry = load_registry(
+        [entry("script", "a_script:Family"), entry("navigation-2d", f"{OURS}.navigation_2d:Navigation2D")]
+    )
+    assert registry.names() == ("navigation-2d",)
+    assert registry.broken["script"].startswith("SystemExit")
+
+
+def test_an_interrupt_is_no_broken_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        load_registry([entry("script", "interrupted:Family")])
 
 
 def test_a_missing_extra_comes_with_the_command_that_installs_it() -> None:

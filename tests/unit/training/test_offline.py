@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))  # training_support
 from training_support import final_weights, logged, tiny_settings
 
+from innerloop_server.errors import PreconditionFailed
 from innerloop_server.training import offline
 from innerloop_server.training.__main__ import main as command
 from innerloop_server.training.messages import Message, Updated
@@ -87,3 +88,17 @@ def test_mistakes_are_told_in_a_line(
 def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["fly"]) == 2
     assert "run,train,export" in capsys.readouterr().err
+
+
+def test_a_run_that_is_older_than_some_settings_is_gone_on_with(tmp_path: Path) -> None:
+    """What its method has learned to do since is at its default, and a setting that was renamed is the same."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_settings(order="first"))
+    file = json.loads(folder.settings_file.read_bytes())
+    for name in ("order", "adapt", "outer", "kl_penalty", "kl_limit"):
+        del file["spec"]["settings"][name]
+    file["spec"]["settings"]["first_order"] = True
+    folder.settings_file.write_text(json.dumps(file))
+    offline.prepare(folder, tiny_settings(order="first"))
+    with pytest.raises(PreconditionFailed, match="other settings"):
+        offline.prepare(folder, tiny_settings(order="first", outer="trpo"))

@@ -39,3 +39,10 @@ def test_clip_norm() -> None:
     assert [clipped["a"].item(), clipped["b"].item()] == pytest.approx([0.6, 0.8])
     assert optimiser.clip_norm(gradients, 0.0)[0] is gradients
     assert optimiser.clip_norm(gradients, 6.0)[0] is gradients
+
+
+def test_a_norm_does_not_depend_on_the_order_of_names() -> None:
+    """A checkpoint comes back with its tensors in any order, and must go on to the bit."""
+    parts = {str(i): torch.tensor([x]) for i, x in enumerate([1e8, *[1.0] * 20])}
+    backwards = dict(reversed(parts.items()))
+    assert optimiser.clip_norm(parts, 0.0)[1] == optimiser.clip_norm(backwards, 0.0)[1]

@@ -18,8 +18,9 @@ from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.registry import Registry, load_registry
+from innerloop_server.tasks.sampling import parameter_bytes
 from innerloop_server.training.offline import _parser, _settings
-from innerloop_server.training.requests import TrainingRequest, differing_settings, plan
+from innerloop_server.training.requests import LARGEST_TASKS, TrainingRequest, differing_settings, plan
 from innerloop_server.training.run import Schedule
 from innerloop_server.training.specs import learner_id, preset
 
@@ -38,6 +39,19 @@ def test_defaults_come_from_the_familys_configuration() -> None:
 def test_updates_may_be_given_beside_the_settings() -> None:
     assert plan(tiny_request(updates=7), NAVIGATION).updates == 7
     assert plan(tiny_request(settings={"updates": 5}), NAVIGATION).updates == 5
+
+
+def test_large_tasks_are_fewer_in_an_update() -> None:
+    family = REGISTRY.get("tabular-mdp.states-50.actions-50")
+
+    def planned(tasks: int) -> int:
+        settings = {"tasks_per_update": tasks, "episodes_per_step": 1, "inner_steps": 1}
+        return plan(TrainingRequest(family.name, settings=settings), family).spec.settings["tasks_per_update"]
+
+    most = LARGEST_TASKS // parameter_bytes(family)
+    assert planned(most) == most
+    with pytest.raises(InvalidField, match=rf"settings\.tasks_per_update: is {most + 1}; .* give at most {most}"):
+        planned(most + 1)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +97,31 @@ def test_every_inner_setting_counts_as_different() -> None:
     settings = methods.settings_of(base).to_json()
     outer = methods.get("maml").outer
     assert outer < settings.keys()
-    changed = {"hidden_sizes": [5], "rates": "fixed", "first_order": True, "initial_log_std": 0.25}
+    changed = {"hidden_sizes": [5], "rates": "fixed", "adapt": "head", "initial_log_std": 0.25}
     for name in settings.keys() - outer:
         other = replace(
             base, settings={**settings, name: changed.get(name, 0.25 if isinstance(settings[name], float) else 2)}
         )
         if settings[name] != other.settings[name]:
             assert differing_settings(other, base) == [name]
+
+
+def test_a_setting_that_this_family_cannot_have_is_refused_before_anything_starts() -> None:
+    settings = {"outer": "trpo"}
+    assert plan(tiny_request(settings=settings), NAVIGATION).spec.settings["outer"] == "trpo"
+    with pytest.raises(InvalidField, match="no returns") as raised:
+        plan(TrainingRequest("sinusoid", settings=settings), REGISTRY.get("sinusoid"))
+    assert raised.value.field == "settings.outer"
+
+
+def test_a_learner_of_before_order_was_called_so_can_be_trained_on() -> None:
+    base = tiny_settings().spec
+    new = {"order", "adapt", "outer", "kl_penalty", "kl_limit"}
+    settings = {name: value for name, value in base.settings.items() if name not in new}
+    older = replace(base, settings={**settings, "first_order": True})
+    again = plan(tiny_request(settings={"learning_rate": 0.1}), NAVIGATION, older)
+    assert again.spec.settings == {**base.settings, "order": "first", "learning_rate": 0.1}
+    assert plan(tiny_request(settings={"order": "second"}), NAVIGATION, older).spec.settings["order"] == "second"
 
 
 def test_the_command_of_a_run_plans_the_same_run() -> None:

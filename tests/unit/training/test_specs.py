@@ -49,8 +49,8 @@ def test_a_learner_of_a_supervised_family_knows_it() -> None:
 
 
 def test_an_unknown_method_is_named() -> None:
-    with pytest.raises(InvalidField, match="reptile") as raised:
-        specs.spec_for(PendulumDynamics(), "reptile")
+    with pytest.raises(InvalidField, match="sarsa") as raised:
+        specs.spec_for(PendulumDynamics(), "sarsa")
     assert raised.value.field == "method"
     with pytest.raises(InvalidField):
-        registry.build(dataclasses.replace(specs.spec_for(PendulumDynamics()), method="reptile"))
+        registry.build(dataclasses.replace(specs.spec_for(PendulumDynamics()), method="sarsa"))

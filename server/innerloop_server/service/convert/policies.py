@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from innerloop.arrays import Array, Discrete, Space
-from innerloop.policy import Header, Input
-from innerloop.v1 import policy_pb2
+from innerloop.policy import Header, Input, Policy
+from innerloop.v1 import array_pb2, policy_pb2
 from innerloop_server.errors import InvalidField
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb, optional_array_from_pb
 from innerloop_server.service.convert.names import FAMILY, POLICY, SESSION, format_revision
@@ -106,6 +106,26 @@ def input_from_pb(message: policy_pb2.PolicyInput, header: Header, field: str, m
     return Input(observation, previous, reward, flags["terminated"], flags["truncated"], flags["trial_end"])
 
 
+def memory_from_pb(state: Mapping[str, Any], policy: Policy, rows: int) -> dict[str, Array]:
+    """What a policy remembers for R rows; where none was sent, what it starts from.
+
+    Raises:
+        InvalidField: it came for a policy that keeps none; or an array is missing, unknown, misshapen, of a wrong dtype
+            or not finite.
+    """
+    start = policy.begin(rows)
+    if not state:
+        return start
+    if not start:
+        raise InvalidField("state", "came for a policy that keeps no memory; leave it empty")
+    if set(state) != set(start):
+        raise InvalidField("state", f"holds {', '.join(sorted(state))}; this policy keeps {', '.join(sorted(start))}")
+    return {
+        name: array_from_pb(state[name], f"state.{name}", dtype=like.dtype, shape=like.shape)
+        for name, like in start.items()
+    }
+
+
 def output_to_pb(actions: Array, raw: Array, log_prob: Array) -> policy_pb2.PolicyOutput:
     """What a policy did, for R rows.
 
@@ -117,3 +137,8 @@ def output_to_pb(actions: Array, raw: Array, log_prob: Array) -> policy_pb2.Poli
     return policy_pb2.PolicyOutput(
         actions=array_to_pb(actions), raw_actions=array_to_pb(raw), log_probs=array_to_pb(log_prob)
     )
+
+
+def arrays_to_pb(arrays: Mapping[str, Array]) -> dict[str, array_pb2.Array]:
+    """A memory as a message's map."""
+    return {name: array_to_pb(array) for name, array in arrays.items()}

@@ -245,6 +245,7 @@ def _observe_from_pb(message: adaptation_pb2.Observe, sequence: int, spec: Learn
         final_observations=_final(message, truncated, spec.observation_space, "observe.final_observations", rows),
         report_only=message.report_only,
         feedback=feedback,
+        trial_end=_flags(message.trial_end, "observe.trial_end", message.HasField("trial_end"), rows),
     )
 
 

@@ -78,7 +78,7 @@ def parameter_space_from_pb(message: array_pb2.Space, field: str) -> gymnasium.S
     """The space of a family's parameter, bounds in full precision.
 
     Raises:
-        InvalidField: as :func:`space_from_pb`; or a bound is not finite.
+        InvalidField: as :func:`space_from_pb`, in full precision; or a bound is not finite.
     """
     space = space_from_pb(message, field)
     if isinstance(space, Discrete):
@@ -86,6 +86,8 @@ def parameter_space_from_pb(message: array_pb2.Space, field: str) -> gymnasium.S
     low, high = (np.asarray(side, np.float64).reshape(space.shape) for side in (message.box.low, message.box.high))
     if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
         raise InvalidField(field, "needs finite bounds on both sides: tasks are drawn from it uniformly")
+    if np.any(low > high):  # by less than float32 tells apart
+        raise InvalidField(f"{field}.box.low", "lies above high; swap them")
     return gymnasium.spaces.Box(low, high, dtype=np.float64)
 
 

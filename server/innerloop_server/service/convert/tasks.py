@@ -14,9 +14,13 @@ from innerloop_server.service.convert.enums import split_to_pb
 from innerloop_server.service.convert.names import FAMILY, LONGEST
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
-from innerloop_server.tasks.sampling import custom_task, task_from_name
+from innerloop_server.tasks.sampling import custom_task, parameter_bytes, task_from_name
 
 _LARGEST = 2**64 - 1
+_PER_TASK = 160
+"""Bytes of a task without its parameters and its family's name: words in names, numbers, tags and lengths."""
+_PER_ARRAY, _PER_SIZE = 40, 10
+"""Bytes of a parameter beside its name and numbers, and of each number of its shape."""
 _NUMBERS = re.compile(r"-([0-9]+)-([0-9]+)$")
 
 
@@ -30,6 +34,13 @@ def task_to_pb(task: Task) -> task_pb2.Task:
         seed=task.seed or 0,
         index=task.index or 0,
     )
+
+
+def task_bytes(family: Family) -> int:
+    """Bytes of a task of the family as a message, at most."""
+    spaces = family.parameter_space.spaces
+    around = sum(len(name.encode()) + _PER_ARRAY + _PER_SIZE * len(part.shape or ()) for name, part in spaces.items())
+    return parameter_bytes(family) + around + 2 * len(family.name.encode()) + _PER_TASK
 
 
 def find_family(registry: Registry, name: str, field: str) -> Family:

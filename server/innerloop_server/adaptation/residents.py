@@ -1,0 +1,79 @@
+"""A session on the device: how it gets there, what its next step is, and what goes back to disk and to people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from innerloop.policy import Policy
+from innerloop_server.adaptation import memory, states
+from innerloop_server.adaptation.guard import Guard
+from innerloop_server.adaptation.inner_loop import (
+    LoadedRevision,
+    Resident,
+    Step,
+    memory_step,
+    simulated_step,
+    supervised_step,
+)
+from innerloop_server.adaptation.orders import Attach, Attached, StepOrder
+
+
+def resident_of(order: Attach, revision: LoadedRevision, device: torch.device) -> Resident:
+    """The state that an attachment asks for: unadapted, or that of its snapshot.
+
+    Raises:
+        DataLoss: the snapshot is none.
+    """
+    learner = revision.learner
+    remembers = memory.remembers(learner)
+    if order.snapshot:
+        state, best, guard, phase = states.unpack_snapshot(order.snapshot, device)
+    else:
+        state = best = memory.begin(learner, revision.meta) if remembers else learner.begin(revision.meta, 1)
+        guard, phase = Guard(enabled=order.guard and not remembers), 0
+    return Resident(
+        revision=revision,
+        seed=order.seed,
+        episodes_per_step=order.episodes_per_step,
+        task=order.task,
+        simulator=order.simulator,
+        state=state,
+        best=best,
+        guard=guard,
+        number=order.number,
+        phase=phase,
+    )
+
+
+def attached(key: int, resident: Resident) -> Attached:
+    """What is said of a resident when it has come."""
+    revision, kept = resident.revision, None
+    if resident.task is None and memory.remembers(revision.learner):
+        kept = memory.kept_rows(resident.state, memory.begin(revision.learner, revision.meta))
+    return Attached(key, policy_file(resident), kept)
+
+
+def step_of(resident: Resident, order: StepOrder) -> Step:
+    """A step of a simulated session, as its method takes one."""
+    learner = resident.revision.learner
+    if memory.remembers(learner):
+        return memory_step(resident, greedy=order.greedy)
+    return supervised_step(resident) if learner.spec.supervision else simulated_step(resident)
+
+
+def snapshot(resident: Resident) -> bytes:
+    """All that the session needs to go on from here."""
+    return states.pack_snapshot(resident.state, resident.best, resident.guard, resident.phase)
+
+
+def policy_file(resident: Resident) -> bytes:
+    """The present state as a portable policy file; one that remembers starts where the session is."""
+    revision, state = resident.revision, resident.state
+    remembers = memory.remembers(revision.learner)
+    header, weights = revision.learner.export(revision.meta, memory.own(state) if remembers else state)
+    spec = revision.ref.spec
+    header = replace(header, family=spec.family, learner=spec.name, revision=revision.ref.name, steps=resident.number)
+    start = memory.weights_of(state) if remembers else {}
+    return Policy(header, {**weights[0], **start}).to_bytes()

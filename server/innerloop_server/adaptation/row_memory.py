@@ -1,0 +1,92 @@
+"""What the rows of a client's environments remember, between its messages. Owned by the session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from innerloop.arrays import Array, Arrays
+from innerloop.policy import LAST_REWARD, LAST_TERMINATED, LAST_TRUNCATED
+from innerloop_server.adaptation.messages import Observe
+from innerloop_server.adaptation.orders import KeptRows
+from innerloop_server.errors import Exhausted
+
+MOST_ROWS = 10_000
+"""Rows that a session remembers for."""
+
+
+class RowMemory:
+    """The memories of one client-owned session, by row; each is a trial of its own until its ``trial_end``.
+
+    A row's memory is *settled* where an episode of it has ended: that is what is made durable, and what an episode that
+    is restarted starts from. Within an episode it moves on with every action.
+    """
+
+    def __init__(self, kept: KeptRows) -> None:
+        """Args:
+        kept: what the session's last durable step kept.
+        """
+        self._empty = kept.empty
+        self._settled: dict[int, dict[str, Array]] = {
+            int(row): {name: array[i] for name, array in kept.memory.items()} for i, row in enumerate(kept.rows)
+        }
+        self._open: dict[int, dict[str, Array]] = {}
+        self._acted: set[int] = set()
+        """Rows that were given an action whose outcome has not been reported."""
+
+    def report(self, message: Observe) -> None:
+        """Take in what the rows did since their last actions.
+
+        Raises:
+            Exhausted: there are too many rows.
+        """
+        known = self._settled.keys() | self._open.keys() | set(message.row_ids)
+        if len(known) > MOST_ROWS:
+            raise Exhausted(
+                f"{len(known)} rows would be remembered for, {MOST_ROWS} may; use ids of rows that are done again",
+                reason="ROWS_EXHAUSTED",
+                retry_after_seconds=None,
+            )
+        for i, row in enumerate(message.row_ids):
+            if row in self._acted:
+                self._acted.discard(row)
+                ended = bool(message.terminated[i] or message.truncated[i])
+                if ended:
+                    self._settled[row] = self._open.pop(row) | {
+                        LAST_REWARD: np.asarray(message.rewards[i], np.float32),
+                        LAST_TERMINATED: np.asarray(message.terminated[i], np.bool_),
+                        LAST_TRUNCATED: np.asarray(message.truncated[i] and not message.terminated[i], np.bool_),
+                    }
+                elif message.report_only:
+                    del self._open[row]  # its episode is forgotten, and with it what it was remembered for
+                else:
+                    self._open[row] = self._open[row] | {LAST_REWARD: np.asarray(message.rewards[i], np.float32)}
+            if message.trial_end is not None and message.trial_end[i]:
+                self._open.pop(row, None)
+                self._settled[row] = dict(self._empty)
+
+    def of(self, rows: Sequence[int]) -> dict[str, Array]:
+        """What the rows remember before they act: [R, ...] each."""
+        each = [self._open.get(row) or self._settled.get(row) or self._empty for row in rows]
+        return {name: np.stack([one[name] for one in each]) for name in self._empty}
+
+    def acted(self, rows: Sequence[int], memory: Mapping[str, Array]) -> None:
+        """Take in what the rows remember after they acted: [R, ...] each."""
+        for i, row in enumerate(rows):
+            self._open[row] = {name: array[i] for name, array in memory.items()}
+            self._acted.add(row)
+
+    def drop_open(self) -> None:
+        """Forget what open episodes were remembered for: after a lost stream the client restarts them."""
+        self._open.clear()
+        self._acted.clear()
+
+    def settled(self) -> tuple[Array, Arrays]:
+        """([R] int64 ids in order, [R, ...] each): what a durable step keeps."""
+        rows = sorted(self._settled)
+        each = [self._settled[row] for row in rows]
+        return np.array(rows, np.int64), {
+            name: np.stack([one[name] for one in each]) if each else np.zeros((0, *like.shape), like.dtype)
+            for name, like in self._empty.items()
+        }

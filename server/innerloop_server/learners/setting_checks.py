@@ -1,0 +1,60 @@
+"""Reading the settings of a method from JSON values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from innerloop_server.errors import InvalidField
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
+
+
+def read(kind: type[SettingsT], method: str, values: Mapping[str, Any]) -> SettingsT:
+    """Settings from JSON values; those left out take their defaults.
+
+    Args:
+        kind: a dataclass, every field of which has a default.
+        method: whose settings they are.
+        values: name -> value.
+
+    Raises:
+        InvalidField: unknown, of a wrong type, or out of its range; names ``settings.<field>``.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        require(name in defaults, name, f"unknown; {method} has {', '.join(defaults)}")
+        converted[name] = convert(name, value, defaults[name])
+    return kind(**converted)
+
+
+def convert(name: str, value: Any, default: Any) -> Any:
+    """``value`` in the type of ``default``; JSON writes 1.0 as 1, so an integer is a float too.
+
+    Raises:
+        InvalidField: it is of another type; names ``settings.<name>``.
+    """
+    if isinstance(default, tuple):
+        fits = isinstance(value, (list, tuple)) and all(type(n) is int for n in value)
+        require(fits, name, "give a list of integers")
+        return tuple(value)
+    if isinstance(default, float):
+        require(type(value) in (int, float) and math.isfinite(value), name, "give a finite number")
+        return float(value)
+    kinds = {bool: "true or false", int: "an integer", str: "a string"}
+    require(type(value) is type(default), name, f"give {kinds[type(default)]}")
+    return value
+
+
+def require(holds: bool, name: str, advice: str) -> None:
+    """Raises:
+    InvalidField: it does not hold; names ``settings.<name>``.
+    """
+    if not holds:
+        raise InvalidField(f"settings.{name}", advice)

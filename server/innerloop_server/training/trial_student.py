@@ -1,0 +1,99 @@
+"""The student with a memory: it plays whole trials and learns from their whole return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from innerloop_server.domain import Task
+from innerloop_server.learners.learner import Tensors
+from innerloop_server.learners.rl2 import Rl2, TrialRecord
+from innerloop_server.streams import Purpose, stream
+from innerloop_server.training import network_steps, optimiser
+from innerloop_server.training.optimiser import AdamState
+from innerloop_server.training.student import Played, Student, feedback_of
+from innerloop_server.training.trial_collect import CollectTrials
+
+
+@dataclass(frozen=True)
+class TrialStudent(Student[TrialRecord]):
+    """RL2, one trial of each task an update. "After k adaptation steps" is: in episode k of the trial."""
+
+    learner: Rl2
+    collect: CollectTrials
+    """Runs the trials."""
+
+    @property
+    def tasks_per_update(self) -> int:
+        """As the method's settings say."""
+        return self.learner.tasks_per_update
+
+    def initial_meta(self, seed: int) -> Tensors:
+        """As the method's."""
+        return self.learner.initial_meta(seed)
+
+    def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[TrialRecord]:
+        """One trial of each task; the first seed names them all."""
+        trials = self.collect(meta, tasks, seeds[0])
+        episodes = self.learner.settings.episodes_per_trial
+        returns = by_episode(trials.rewards, trials.episode, episodes)
+        successes = by_episode((trials.success & trials.real).float(), trials.episode, episodes) > 0
+        metrics = {
+            "return_0": float(returns[:, 0].mean()),
+            f"return_{episodes - 1}": float(returns[:, -1].mean()),
+            "return_trial": float(returns.sum(-1).mean()),
+        }
+        feedback = feedback_of(tasks, returns.unsqueeze(1).unbind(-1), successes.unsqueeze(1).unbind(-1))
+        return Played(trials, feedback, int(trials.real.sum()), metrics)
+
+    def learn(
+        self,
+        meta: Tensors,
+        adam: AdamState,
+        played: Played[TrialRecord],
+        learn: Sequence[bool],
+        update: int,
+        seed: int,
+    ) -> tuple[Tensors, AdamState, dict[str, float]]:
+        """``epochs`` passes over the trials of the tasks to learn from, each a fresh permutation of them in
+        ``minibatches`` parts.
+        """
+        s = self.learner.settings
+        metrics = {"loss": 0.0, "gradient_norm": 0.0}
+        if not any(learn):
+            return meta, adam, metrics
+        kept = torch.tensor(learn, device=played.episodes.real.device)
+        samples = self.learner.prepare(meta, played.episodes if all(learn) else played.episodes.of(kept))
+        left = max(0.0, 1 - update / s.updates)
+        rng = stream(seed, Purpose.TRAINING, update)
+        for epoch in range(s.epochs):
+            order = torch.from_numpy(rng.permutation(len(samples))).to(kept.device)
+            for part, rows in enumerate(order.tensor_split(s.minibatches)):
+                if not len(rows):
+                    continue
+                leaves = network_steps.leaves(meta)
+                loss = self.learner.loss(leaves, samples.of(rows), s.entropy * left)
+                gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+                clipped, norm = optimiser.clip_norm(gradients, s.gradient_clip)
+                if epoch == part == 0:
+                    metrics = {"loss": float(loss.detach()), "gradient_norm": norm}
+                meta, adam = optimiser.step(meta, clipped, adam, dict.fromkeys(meta, s.learning_rate * left))
+        return meta, adam, metrics
+
+
+def by_episode(x: torch.Tensor, episode: torch.Tensor, episodes: int) -> torch.Tensor:
+    """Sums over the steps of each episode.
+
+    Args:
+        x: [T, R], zero at steps that are not real.
+        episode: [T, R] int64; ``episodes`` and more: past the trial's end.
+        episodes: E.
+
+    Returns:
+        [R, E].
+    """
+    sums = x.new_zeros((x.shape[1], episodes + 1))
+    sums.scatter_add_(1, episode.clamp(max=episodes).T, x.T)
+    return sums[:, :episodes]
