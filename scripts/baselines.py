@@ -238,7 +238,12 @@ def main() -> int:
     parser.add_argument("family")
     parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="of a class, or of a regression task")
     parser.add_argument("--tasks", type=int, default=None, help="the plan's first so many; left out: all")
-    parser.add_argument("--run", type=Path, default=None, help="folder of a learner to score in the same run")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        default=None,
+        help="a revision to score in the same run: DIR/revisions/N of scripts/train --out DIR, or one of the zoo",
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,8 +23,6 @@ from innerloop_server.tasks.registry import GROUP, load_registry
 
 FOLDER = Path("docs/families")
 DISTRIBUTION = "innerloop"
-WIDTH = 6
-"""Numbers shown of a long list."""
 
 
 def shipped() -> list[Family]:
@@ -89,7 +87,7 @@ def space(value: Space) -> str:
     return f"Box {list(value.shape)}, {bounds(value)}"
 
 
-def bounds(box: Box) -> str:
+def bounds(box: Box | gymnasium.spaces.Box) -> str:
     """Lowest and highest number."""
     return f"{box.low.min():.4g} to {box.high.max():.4g}"
 
@@ -100,7 +98,7 @@ def parameter(value: gymnasium.Space[Any]) -> str:
         return f"Discrete, {value.start} to {value.start + value.n - 1}"
     if isinstance(value, gymnasium.spaces.Box):
         shape = f"Box {list(value.shape)}, " if value.shape else ""
-        return f"{shape}{value.low.min():.4g} to {value.high.max():.4g}"
+        return f"{shape}{bounds(value)}"
     return str(value)
 
 
@@ -166,6 +164,8 @@ def main() -> int:
     parser.add_argument("families", nargs="*", help="only these")
     arguments = parser.parse_args()
     families = [f for f in shipped() if not arguments.families or f.name in arguments.families]
+    if unknown := set(arguments.families) - {family.name for family in families}:
+        parser.error(f"not shipped: {', '.join(sorted(unknown))}")
     wanted = {FOLDER / f"{family.name}.md": page(family) for family in families}
     overview = FOLDER.with_suffix(".md")
     if not arguments.families:

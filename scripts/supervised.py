@@ -93,8 +93,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         "# Results on labelled tasks",
         "",
         "Final scores on fixed, unseen test tasks: held-out digits, scripts, languages; new sinusoids and pendulums.",
-        "MAML and the baselines learn from the same examples and answer the same queries, in the same run. Every seed",
-        "that was run is here. Written by `python scripts/supervised.py`; the JSON file beside has every number.",
+        "MAML and the baselines learn from the same examples and answer the same queries, in the same run. Written by",
+        "`python scripts/supervised.py RUN... --record docs`; the JSON file beside has every number.",
     ]
     for name, result in results.items():
         plan, shots = result["plan"], result["shots"]
@@ -114,16 +114,16 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
                     cells = " | ".join(f"{step['metrics'][m]:.4f}" for m in metrics)
                     interval = f"{step['low']:.4f} .. {step['high']:.4f}"
                     lines.append(f"| seed {learner['training']['seed']} | {step['k']} | {cells} | {interval} |")
-        first = [m for m in metrics if m in result["baselines"][0]["scores"]]
+        compared = next(m for m in metrics if m in result["baselines"][0]["scores"])
         methods = list(dict.fromkeys(row["method"] for row in result["baselines"]))
         lines += [
             "",
-            f"| {first[0]} of a baseline with so many shots | {' | '.join(map(str, SHOTS))} | as good as seed 0 at |",
+            f"| {compared} of a baseline with so many shots | {' | '.join(map(str, SHOTS))} | as good as seed 0 at |",
             "|---" * (len(SHOTS) + 2) + "|",
         ]
         for method in methods:
             cells = " | ".join(
-                f"{row['scores'][first[0]][0]:.4f}" for row in result["baselines"] if row["method"] == method
+                f"{row['scores'][compared][0]:.4f}" for row in result["baselines"] if row["method"] == method
             )
             when = result["catch_up"][method]
             lines.append(f"| {method} | {cells} | {f'{when} shots' if when else f'more than {SHOTS[-1]} shots'} |")

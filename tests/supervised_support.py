@@ -50,7 +50,7 @@ class ToyLabels(Family):
             radius = 0.5 + u[0]
             return np.array([radius * math.cos(turned), radius * math.sin(turned)], np.float32), np.float32([label])
 
-        return SupervisedEnv(example, 2, self.observation_space, self.action_space, self.ways)  # type: ignore[arg-type]
+        return SupervisedEnv(example, 2, self.observation_space, self.action_space)  # type: ignore[arg-type]
 
     def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:
         import torch
@@ -93,7 +93,7 @@ class ToyLine(Family):
             x = 2 * u[1] - 1
             return np.float32([x]), np.array([slope * x, slope], np.float32)
 
-        return SupervisedEnv(example, 2, self.observation_space, self.action_space, 1)  # type: ignore[arg-type]
+        return SupervisedEnv(example, 2, self.observation_space, self.action_space)  # type: ignore[arg-type]
 
     def batch(self, parameters: Arrays, device: torch.device) -> TaskBatch:
         import torch

@@ -357,6 +357,9 @@ class Client:
             on_step: called with every step.
             progress: as in :meth:`adapt`.
             wait: as in :meth:`adapt`.
+
+        Raises:
+            ValueError: the learner's family is not supervised.
         """
         options = OpenOptions(
             budget=OpenOptions.budgeted(budget, steps, episodes, seconds, target_return),
@@ -567,7 +570,7 @@ class Client:
             episodes_per_step: 0: as in the fixed protocol.
             evaluation_episodes: fresh episodes at each k; 0: as in the fixed protocol.
             seed: of all else that is drawn.
-            guard: whether sessions guard themselves; left out: from 20 episodes a step.
+            guard: whether sessions guard themselves; left out: from 20 episodes a step, where the learner has a guard.
             greedy: score the mode of the policy instead of its samples.
             simulator: ``batch`` or ``actors``; empty: the family's default.
             request_id: starting again with the same id comes back to the same evaluation.

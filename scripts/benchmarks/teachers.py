@@ -1,11 +1,13 @@
 """Which teacher gets a learner to reach the most goals for the fewest environment steps?
 
-The same student (goal-conditioned PPO, its settings tuned on the uniform generator alone) learns the ``point-maze`` on
-tasks from each generator, whose settings are their defaults; validation goals were looked at in choosing either. Its
-greedy policy is tried on an even grid of held-out goals; *coverage* is the share that it reaches. Environment steps are
-all that were taken in training: both students' for ``paired``, those that were only looked at for ``replay``.
+The same student (goal-conditioned PPO) learns the ``point-maze`` on tasks from each generator, whose settings are their
+defaults. Its own were tuned on the uniform generator and validation goals, but for ``lowest_log_std``: without that
+floor ``goal-gan`` stalled there. Its greedy policy is tried on an even grid of held-out goals; *coverage* is the share
+that it reaches. Environment steps are all that were taken in training: both students' for ``paired``, those that were
+only looked at for ``replay``.
 
-One core, a minute or two a run. Every run is kept in --out and goes on where it was when the command is given again.
+One core, one to four minutes a run. Every run is kept in --out and goes on where it was when the command is given
+again.
 Run it: ``scripts/bench teachers [--quick] [--record docs]``.
 """
 

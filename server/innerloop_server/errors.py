@@ -39,6 +39,11 @@ class InnerloopError(Exception):
         self.facts: dict[str, str] = dict(facts or {})
 
 
+def say(error: BaseException) -> str:
+    """What went wrong, in a line for people: our own message, or the type and the words of a foreign error."""
+    return error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
+
+
 class InvalidField(InnerloopError):
     """A field of the request cannot be what it is.
 

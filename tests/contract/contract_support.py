@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 from google.protobuf.message import Message
@@ -114,6 +115,13 @@ def told(error: grpc.aio.AioRpcError) -> Told:
         violation.description,
         retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
     )
+
+
+async def refused(call: Awaitable[Any]) -> Told:
+    """What a call that must fail tells."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return told(caught.value)
 
 
 async def call(channel: grpc.aio.Channel, rpc: str, request: Message | bytes, **options: Any) -> bytes:

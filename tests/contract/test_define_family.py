@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from contract_support import bearer, dialled, serving, task_servicer, teach, told, with_tokens
+from contract_support import bearer, dialled, refused, serving, task_servicer, teach, with_tokens
 
 from innerloop.v1 import array_pb2, task_pb2, task_pb2_grpc
 from innerloop_server.service import definitions
@@ -68,12 +68,6 @@ def servicers(own: Registry, store: Store, settings: Settings) -> Sequence[objec
 @pytest.fixture
 def stub(channel: grpc.aio.Channel) -> Stub:
     return task_pb2_grpc.TaskServiceStub(channel)
-
-
-async def refused(call: Any) -> Any:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return told(caught.value)
 
 
 async def get(stub: Stub, name: str = "families/planets", who: Any = BOB) -> task_pb2.Family:

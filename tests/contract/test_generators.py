@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from contract_support import task_servicer, told
+from contract_support import refused, task_servicer
 from google.protobuf import struct_pb2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # training_support
@@ -62,12 +62,6 @@ def sample(**fields: Any) -> task_pb2.SampleTasksRequest:
 
 def goals(response: Any) -> list[list[float]]:
     return [array_from_pb(task.parameters["goal"], "goal").tolist() for task in response.tasks]
-
-
-async def refused(call: Any) -> Any:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return told(caught.value)
 
 
 async def test_a_grid_is_a_stream_like_any_other_and_its_tasks_have_no_names(tasks: Any) -> None:

@@ -113,3 +113,10 @@ def test_scores_count_episodes_and_say_what_a_trial_brings(client: innerloop.Cli
     (whole,) = [score for score in scores if "trial_return" in score.metrics]
     assert whole.k == 3
     assert whole.metrics["trial_return"] == pytest.approx(sum(score.mean for score in scores[:4]))
+
+
+def test_no_guard_is_said_to_have_run(client: innerloop.Client) -> None:
+    scored = client.evaluate(NAME, tasks=1, steps=1, episodes_per_step=20, evaluation_episodes=1).result()
+    assert not any(score.guard for score in scored.scores)
+    with pytest.raises(InvalidRequest, match="no guard"):
+        client.evaluate(NAME, tasks=1, guard=True)

@@ -253,6 +253,9 @@ class Client:
         """Open a session of a supervised learner, to which you bring labelled examples.
 
         Arguments as in :meth:`innerloop.Client.supervised`.
+
+        Raises:
+            ValueError: the learner's family is not supervised.
         """
         options = OpenOptions(
             budget=OpenOptions.budgeted(budget, steps, episodes, seconds, target_return),

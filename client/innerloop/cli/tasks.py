@@ -5,13 +5,10 @@ from __future__ import annotations
 import click
 
 from innerloop._core.names import short
-from innerloop._core.tasks import ParameterLike
 from innerloop.cli.connection import Connection, connected
 from innerloop.cli.families import describe, overview, parameter_of
 from innerloop.cli.options import POSITIVE
 from innerloop.cli.output import parameters
-from innerloop.client import Client
-from innerloop.types import Family
 
 SPLITS = click.Choice(["train", "validation", "test"])
 
@@ -63,7 +60,12 @@ def families(
             found = client.families()
             learned = {learner.family for learner in client.learners()}
         else:
-            family = _one(client, name, env_id, hidden, apply, horizon or 0, trial)
+            if env_id is None:
+                family = client.family(name)
+            else:
+                family = client.define_family(
+                    name, env_id, hidden, horizon=horizon or 0, apply=apply, episodes_per_trial=trial
+                )
             if delete:
                 client.delete_family(name)
     if name is not None:
@@ -105,17 +107,3 @@ def tasks(
         out.value(drawn)
     else:
         out.table(("task", "hidden parameters"), [(short(t.name), parameters(t.parameters)) for t in drawn])
-
-
-def _one(
-    client: Client,
-    name: str,
-    env_id: str | None,
-    hidden: dict[str, ParameterLike],
-    apply: str,
-    horizon: int,
-    trial: int,
-) -> Family:
-    if env_id is None:
-        return client.family(name)
-    return client.define_family(name, env_id, hidden, horizon=horizon, apply=apply, episodes_per_trial=trial)

@@ -305,8 +305,8 @@ class Open(_message.Message):
     """What runs the episodes of a simulated session."""
     episodes_per_step: _builtins.int
     """Episodes of each adaptation step. Simulated: how many are sampled; 0 means as many as in training, and at least 20
-    unless the guard is off; of supervised learners, how many examples the session learns from. Client-owned: the step is taken when so many are complete; 0 means on `advance`
-    alone. Of learners that remember it is always one.
+    unless the guard is off; of supervised learners, how many examples the session learns from. Client-owned: the step
+    is taken when so many are complete; 0 means on `advance` alone. Of learners that remember it is always one.
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a

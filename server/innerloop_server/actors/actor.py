@@ -16,9 +16,6 @@ from innerloop_server.actors.acting import decide, shape_key, stack
 from innerloop_server.actors.environments import EnvironmentCache
 from innerloop_server.actors.episodes import Episodes, RowsError
 from innerloop_server.actors.messages import Done, Drop, Dropped, Failed, FromActor, FromPool, Ready, Run
-from innerloop_server.actors.trial import Trial
-
-Rows = Episodes | Trial
 
 PREPARE_SECONDS = 0.005
 """Making and resetting environments may hold up the rows that are running for this long a step (or for one
@@ -52,7 +49,7 @@ class Actor:
     def __init__(self, connection: Connection[FromActor, FromPool], cache: EnvironmentCache) -> None:
         self._connection = connection
         self._cache = cache
-        self._runs: dict[int, Rows] = {}
+        self._runs: dict[int, Episodes] = {}
         self._stacks: dict[Hashable, tuple[tuple[int, ...], Arrays]] = {}
 
     def serve(self) -> None:
@@ -72,8 +69,7 @@ class Actor:
             match self._connection.recv():
                 case Run() as run:
                     try:
-                        kind = Trial if run.order.trial else Episodes
-                        self._runs[run.ticket] = kind(run, self._cache)
+                        self._runs[run.ticket] = Episodes(run, self._cache)
                     except RowsError as error:
                         self._connection.send(Failed(run.ticket, str(error)))
                 case Drop(ticket):
@@ -99,7 +95,7 @@ class Actor:
 
     def _step(self) -> None:
         """One step of every run that has started."""
-        groups: defaultdict[Hashable, list[Rows]] = defaultdict(list)
+        groups: defaultdict[Hashable, list[Episodes]] = defaultdict(list)
         for episodes in self._runs.values():
             if episodes.started:
                 groups[shape_key(episodes.run.order.header), episodes.run.order.greedy].append(episodes)
@@ -125,14 +121,14 @@ class Actor:
                     done = Done(episodes.run.ticket, episodes.run.start, episodes.arrays(), episodes.memory)
                     self._connection.send(done)
 
-    def _stacked(self, key: Hashable, group: list[Rows]) -> Arrays:
+    def _stacked(self, key: Hashable, group: list[Episodes]) -> Arrays:
         """The group's weights, stacked anew only when somebody came or went."""
         members = tuple(episodes.run.ticket for episodes in group)
         if key not in self._stacks or self._stacks[key][0] != members:
             self._stacks[key] = members, stack([episodes.weights for episodes in group])
         return self._stacks[key][1]
 
-    def _fail(self, episodes: Rows, error: RowsError) -> None:
+    def _fail(self, episodes: Episodes, error: RowsError) -> None:
         del self._runs[episodes.run.ticket]
         episodes.discard()
         self._connection.send(Failed(episodes.run.ticket, str(error)))

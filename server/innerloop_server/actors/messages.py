@@ -54,8 +54,7 @@ class Done:
     ticket: int
     start: int
     arrays: Arrays
-    """Fields of ``Experience`` without the task dimension, [rows, ...] (of a trial [episodes, ...]); time may be
-    shorter than the horizon."""
+    """Fields of ``Experience`` without the task dimension, [rows, ...]; time may be shorter than the horizon."""
     memory: Arrays = field(default_factory=dict)
     """[rows, ...]: as in ``orders.EpisodesResult``."""
 

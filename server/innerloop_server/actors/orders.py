@@ -40,18 +40,11 @@ class EpisodesOrder:
     greedy: bool = False
     """Take the mode instead of a sample. Predictions of a supervised family always are."""
     supervision: Supervision | None = None
+    """The family's: what its answers are, which come with the one step of an episode; ``None``: it has none."""
     query: bool = False
     """Of a supervised family: examples to be tested on, which no support holds."""
     memory: Arrays = field(default_factory=dict)
     """Of a policy that remembers: what every row starts from, [...] each, as ``innerloop.policy.begin`` lays it out."""
-    trial: bool = False
-    """Of a policy that remembers: the episodes follow each other in one row, which carries its memory on from one to
-    the next. Else each is a row of its own."""
-
-    @property
-    def rows(self) -> int:
-        """Environments at most that it keeps busy at once."""
-        return 1 if self.trial else self.episodes
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class EpisodesResult:
     env_steps: int
     """Sum of the lengths."""
     memory: Arrays = field(default_factory=dict)
-    """Of a policy that remembers: [rows, ...] each, what every row ended with: how its last episode ended included."""
+    """Of a policy that remembers: [N, ...] each, what every row ended with: how its episode ended included."""
 
 
 @dataclass(frozen=True)

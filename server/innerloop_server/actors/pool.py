@@ -98,14 +98,14 @@ class ActorPool:
             raise ValueError(f"order {order.key} has not been answered yet")
         if order.episodes < 1 or order.horizon < 1:
             raise ValueError(f"order {order.key} asks for {order.episodes} episodes of {order.horizon} steps")
-        if bool(order.memory) != order.header.remembers or (order.trial and not order.memory):
+        if bool(order.memory) != order.header.remembers:
             raise ValueError(f"order {order.key} carries a memory or lacks one against its policy's architecture")
         if self._queued() >= self._backlog:
             raise Exhausted(
                 f"{self._backlog} orders for episodes wait for the environment actors; try again later",
                 reason="ACTORS_BUSY",
             )
-        self._jobs[order.key] = _Job(order, deque([(0, order.rows, 0)]))
+        self._jobs[order.key] = _Job(order, deque([(0, order.episodes, 0)]))
         self._dispatch()
 
     def cancel(self, key: int) -> bool:

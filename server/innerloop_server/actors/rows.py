@@ -28,7 +28,7 @@ def share(rows: int, free: Sequence[int]) -> list[int]:
 
 
 TIMED = frozenset({"observations", "actions", "rewards", "log_probs", "feedback"})
-"""Fields of ``Experience`` with a time dimension, the second one here."""
+"""Fields of ``Experience`` with a time dimension: the one after the episodes'."""
 
 
 def join(pieces: Mapping[int, Arrays], horizon: int) -> Experience[Array]:
@@ -40,12 +40,6 @@ def join(pieces: Mapping[int, Arrays], horizon: int) -> Experience[Array]:
     """
     ordered = [pieces[start] for start in sorted(pieces)]
     return Experience(**{name: _join([piece[name] for piece in ordered], name, horizon)[None] for name in ordered[0]})
-
-
-def stack_in_time(pieces: Sequence[Arrays]) -> dict[str, Array]:
-    """Fields of ``Experience`` of several runs, [rows, ...] each, as those of one: time as long as the longest."""
-    longest = max(piece["rewards"].shape[1] for piece in pieces)
-    return {name: _join([piece[name] for piece in pieces], name, longest) for name in pieces[0]}
 
 
 def concatenate(pieces: Mapping[int, Arrays]) -> dict[str, Array]:

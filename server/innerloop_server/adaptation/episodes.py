@@ -37,6 +37,11 @@ class Episode:
     feedback: Array
     """[T, F] float32."""
 
+    @property
+    def total_reward(self) -> float:
+        """Undiscounted, summed in float64."""
+        return float(self.rewards.sum(dtype=np.float64))
+
 
 @dataclass
 class _OpenEpisode:
@@ -214,5 +219,5 @@ def stack(episodes: Sequence[Episode]) -> tuple[Experience[Array], Array]:
         feedback=padded([episode.feedback for episode in episodes]),
         success=np.zeros((1, len(episodes)), np.bool_),
     )
-    returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
+    returns = np.array([episode.total_reward for episode in episodes])
     return experience, returns

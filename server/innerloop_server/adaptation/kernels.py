@@ -140,13 +140,18 @@ def act(needs: Sequence[ActNeed], keys: Sequence[int]) -> list[Acted]:
     ]
 
 
+def upload(experience: Experience[Array], device: torch.device) -> Experience[torch.Tensor]:
+    """The same episodes as tensors on ``device``."""
+    return Experience(
+        **{name: torch.from_numpy(np.ascontiguousarray(value)).to(device) for name, value in vars(experience).items()}
+    )
+
+
 def to_device(
     experience: Experience[Array], revision: LoadedRevision, state: Tensors, device: torch.device
 ) -> Experience[torch.Tensor]:
     """A client's episodes on the device, with log-probabilities filled in where the client sent none (NaN)."""
-    tensors = Experience(
-        **{name: torch.from_numpy(np.ascontiguousarray(value)).to(device) for name, value in vars(experience).items()}
-    )
+    tensors = upload(experience, device)
     unknown = torch.isnan(tensors.log_probs)
     if not bool(unknown.any()):
         return tensors
@@ -183,9 +188,7 @@ def predict(
         (the examples with actions, rewards and log-probabilities filled in, [N] float64 rewards).
     """
     learner, spec = revision.learner, revision.learner.spec
-    tensors = Experience(
-        **{name: torch.from_numpy(np.ascontiguousarray(value)).to(device) for name, value in vars(experience).items()}
-    )
+    tensors = upload(experience, device)
     distribution, _ = learner.act(revision.meta, state, Input(tensors.observations[:, :, 0]))
     raw = distribution.sample(None)
     answers = tensors.feedback[:, :, 0]

@@ -155,7 +155,7 @@ class OwnedSession(LiveSession):
         """Learn from the episodes; or, where the rows have done so as they played, keep what they remember."""
         number, policy = self.record.step + 1, self.options.policy_in_steps
         if self._rows is not None:
-            returns = np.array([float(episode.rewards.sum(dtype=np.float64)) for episode in episodes])
+            returns = np.array([episode.total_reward for episode in episodes])
             rows, memory = self._rows.settled()
             return await self._engine.keep(KeepOrder(self.key, number, rows, memory, returns, policy=policy))
         experience, returns = await asyncio.to_thread(stack, episodes)

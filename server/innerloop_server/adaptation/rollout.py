@@ -16,6 +16,7 @@ import torch
 
 from innerloop.arrays import Array, Box
 from innerloop.policy import draw_noise
+from innerloop_server.actors.rows import TIMED
 from innerloop_server.adaptation import memory
 from innerloop_server.domain import Experience, LearnerSpec, Supervision
 from innerloop_server.learners.learner import Input, Learner, Tensors
@@ -219,11 +220,5 @@ def trim(experience: Experience[torch.Tensor], capacity: int) -> Experience[torc
     longest = int(experience.lengths.max()) if experience.lengths.numel() else 0
     if longest > capacity:
         raise ValueError(f"an episode of {longest} steps does not fit a capacity of {capacity}")
-    return dataclasses.replace(
-        experience,
-        observations=experience.observations[:, :, :capacity].contiguous(),
-        actions=experience.actions[:, :, :capacity].contiguous(),
-        rewards=experience.rewards[:, :, :capacity].contiguous(),
-        log_probs=experience.log_probs[:, :, :capacity].contiguous(),
-        feedback=experience.feedback[:, :, :capacity].contiguous(),
-    )
+    timed = {name: vars(experience)[name][:, :, :capacity].contiguous() for name in TIMED}
+    return dataclasses.replace(experience, **timed)

@@ -7,15 +7,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from innerloop_server.actors.orders import EpisodesFailure, EpisodesOrder
 from innerloop_server.actors.pool import ActorPool
-from innerloop_server.adaptation import memory
+from innerloop_server.adaptation import kernels, memory
 from innerloop_server.adaptation.inner_loop import RolloutNeed
 from innerloop_server.adaptation.rollout import Rollout
-from innerloop_server.domain import Experience
 from innerloop_server.errors import Exhausted, InnerloopError, Unavailable
 
 
@@ -84,13 +82,9 @@ class ActorSimulation:
             if isinstance(answer, EpisodesFailure):
                 yield key, _error(answer), 0.0
             else:
-                tensors = {
-                    name: torch.from_numpy(np.ascontiguousarray(value)).to(device)
-                    for name, value in vars(answer.experience).items()
-                }
                 returns = torch.from_numpy(answer.returns).to(device)[None]
                 state = memory.rows_to_device(answer.memory, device) if answer.memory else None
-                yield key, Rollout(Experience(**tensors), returns, state), answer.seconds
+                yield key, Rollout(kernels.upload(answer.experience, device), returns, state), answer.seconds
         self._dispatch()
 
     def occupancy(self) -> tuple[int, int, int]:

@@ -76,20 +76,21 @@ class Plan:
         return Plan(**{**read, "split": Split(read["split"]), "simulator": Simulator(read["simulator"])})
 
 
-def fixed_plan(family: Family, split: Split = Split.TEST) -> Plan:
+def fixed_plan(family: Family, split: Split = Split.TEST, *, remembers: bool = False) -> Plan:
     """The committed plan that every learner of ``family`` is scored by on ``split``.
 
     Args:
         family: one without an entry in the file takes that of the same family with default options, else the default.
         split: TEST is what is reported, VALIDATION what a revision is promoted on. TRAIN has no plan of its own and
             takes the numbers of TEST: a score there tells of overfitting, nothing else.
+        remembers: the learner adapts by remembering, so that its sessions have no guard.
     """
     plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
     own = plans.get(family.name) or plans.get(family.name.partition(".")[0]) or plans["default"]
     values = own[Split.TEST if split is Split.TRAIN else split]
     return Plan(
         split=split,
-        guard=_guarded(family, values["episodes_per_step"]),
+        guard=_guarded(family, values["episodes_per_step"], remembers=remembers),
         greedy=False,
         simulator=family.simulators[0],
         **values,
@@ -100,6 +101,7 @@ def make_plan(
     family: Family,
     split: Split,
     *,
+    remembers: bool = False,
     guard: bool | None = None,
     greedy: bool = False,
     simulator: Simulator | None = None,
@@ -110,37 +112,41 @@ def make_plan(
     Args:
         family: what the learner is bound to.
         split: the stream of tasks.
-        guard: ``None``: on where a step has enough episodes to judge by. Supervised families have none.
+        remembers: the learner adapts by remembering.
+        guard: ``None``: on where a step has enough episodes to judge by. Supervised families have none, nor have
+            learners that remember.
         greedy: score the mode.
         simulator: ``None``: the family's first.
         **numbers: any numeric field of :class:`Plan`; ``None``: as in the fixed plan.
 
     Raises:
-        InvalidField: a field out of its range, a simulator that the family does not have, or a guard where it is
-            supervised.
+        InvalidField: a field out of its range, a simulator that the family does not have, or a guard where there is
+            none.
     """
     if guard and family.supervision is not None:
         raise InvalidField("plan.guard", f"sessions of {family.name} learn from labelled examples and have no guard")
+    if guard and remembers:
+        raise InvalidField("plan.guard", "sessions of a learner that adapts by remembering have no guard")
     if simulator is not None and simulator not in family.simulators:
         raise InvalidField(
             "plan.simulator",
             f"{family.name} has no {simulator} simulator; it has {', '.join(family.simulators)}",
             reason="SIMULATOR_UNSUPPORTED",
         )
-    fixed = fixed_plan(family, split)
+    fixed = fixed_plan(family, split, remembers=remembers)
     given: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
     episodes = given.get("episodes_per_step", fixed.episodes_per_step)
     return dataclasses.replace(
         fixed,
-        guard=_guarded(family, episodes) if guard is None else guard,
+        guard=_guarded(family, episodes, remembers=remembers) if guard is None else guard,
         greedy=greedy,
         simulator=simulator or fixed.simulator,
         **given,
     )
 
 
-def _guarded(family: Family, episodes: int) -> bool:
-    return family.supervision is None and episodes >= MINIMUM_EPISODES
+def _guarded(family: Family, episodes: int, *, remembers: bool) -> bool:
+    return family.supervision is None and not remembers and episodes >= MINIMUM_EPISODES
 
 
 def draw_tasks(family: Family, plan: Plan) -> list[Task]:

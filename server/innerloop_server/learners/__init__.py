@@ -7,6 +7,12 @@
   :mod:`~innerloop_server.learners.maml` (with FOMAML, Meta-SGD, ANIL and :mod:`~innerloop_server.learners.promp` as
   settings) and :mod:`~innerloop_server.learners.reptile`.
 - :mod:`~innerloop_server.learners.maml_objectives`: what their gradients follow, returns or right answers.
+- :mod:`~innerloop_server.learners.rl2`: adapting by acting, with the GRU of
+  :mod:`~innerloop_server.learners.recurrent`.
+- :mod:`~innerloop_server.learners.pearl`: a belief over the task from :mod:`~innerloop_server.learners.transitions`,
+  with :mod:`~innerloop_server.learners.pearl_networks` trained by :mod:`~innerloop_server.learners.sac`.
+- :mod:`~innerloop_server.learners.ppo`: one policy that never adapts, for references and students.
+- :mod:`~innerloop_server.learners.setting_checks`: reading a method's settings.
 - :mod:`~innerloop_server.learners.natural_gradient`: the Fisher information without a matrix, for an outer TRPO.
 - :mod:`~innerloop_server.learners.networks`, :mod:`~innerloop_server.learners.distributions`: policies on stacked
   weights.

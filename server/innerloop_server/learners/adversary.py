@@ -10,17 +10,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from innerloop.arrays import Array, Arrays
+from innerloop.arrays import Array
 from innerloop_server.learners import perceptron
 from innerloop_server.learners.learner import Tensors
 
 EMPTY_LOGIT = -1e9
 """Of a bin that a coordinate does not have."""
-
-
-def initial(coordinates: int, bins: int, hidden: tuple[int, ...], rng: np.random.Generator) -> Arrays:
-    """Fresh weights of an adversary that starts out nearly uniform."""
-    return perceptron.initial((2 * coordinates, *hidden, bins), rng, last_layer_scale=0.01)
 
 
 def prefixes(centres: Array) -> Array:

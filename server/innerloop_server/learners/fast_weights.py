@@ -6,7 +6,6 @@ arrays of its own.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,7 +66,7 @@ class FastWeightLearner(TrainableLearner):
         del meta
         host = {name: state[name].detach().to("cpu", torch.float32).numpy() for name in self._names}
         n = state[DEPTH].shape[0]
-        return dataclasses.replace(self.header), [{name: value[b] for name, value in host.items()} for b in range(n)]
+        return self.header, [{name: value[b] for name, value in host.items()} for b in range(n)]
 
     def _initial_weights(self, seed: int) -> Tensors:
         """Fresh weights, those that are learned."""

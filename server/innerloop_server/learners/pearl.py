@@ -14,7 +14,6 @@ The policy's deviation is one number an action dimension, and its mean a tanh ne
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,9 +159,7 @@ class Pearl(TrainableLearner):
         """Portable policies, one a task, with z in their first bias."""
         weights = nets.folded(_part(meta, POLICY), state[Z])
         host = {name: value.detach().to("cpu", torch.float32).numpy() for name, value in weights.items()}
-        return dataclasses.replace(self.header), [
-            {name: value[b] for name, value in host.items()} for b in range(len(state[Z]))
-        ]
+        return self.header, [{name: value[b] for name, value in host.items()} for b in range(len(state[Z]))]
 
     def loss(self, meta: Tensors, lesson: Lesson, temperature: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """What training minimises, a scalar differentiable in all but the targets, and its parts.

@@ -21,7 +21,7 @@ from innerloop_server.learners import networks, recurrent
 from innerloop_server.learners.learner import Distribution, Input, Tensors
 from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise
 from innerloop_server.learners.returns import gae
-from innerloop_server.learners.rl2_settings import Rl2Settings
+from innerloop_server.learners.rl2_settings import Rl2Settings, check_fits
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.streams import Purpose, stream
 
@@ -94,8 +94,9 @@ class Rl2(TrainableLearner):
         """Bind the method to a family.
 
         Raises:
-            InvalidField: a setting that cannot be (see :class:`Rl2Settings`).
+            InvalidField: a setting that cannot be (see :class:`Rl2Settings`), or a supervised family.
         """
+        check_fits(spec)
         self.spec = spec
         self.settings = Rl2Settings.from_json(spec.settings)
         s = self.settings

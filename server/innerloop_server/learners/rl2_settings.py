@@ -9,7 +9,7 @@ from typing import Any
 
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import convert, require
+from innerloop_server.learners.setting_checks import read, require
 
 MOST_LAYERS = 4
 WIDEST_LAYER = 1_024
@@ -109,12 +109,7 @@ class Rl2Settings:
         Raises:
             InvalidField: unknown, of a wrong type, or out of its range; names ``settings.<field>``.
         """
-        defaults = {field.name: field.default for field in dataclasses.fields(Rl2Settings)}
-        read: dict[str, Any] = {}
-        for name, value in values.items():
-            require(name in defaults, name, f"unknown; rl2 has {', '.join(defaults)}")
-            read[name] = convert(name, value, defaults[name])
-        return Rl2Settings(**read)
+        return read(Rl2Settings, "rl2", values)
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
@@ -126,8 +121,7 @@ def check_fits(spec: LearnerSpec) -> None:
     """Check what depends on the family.
 
     Raises:
-        InvalidField: a supervised family: ``method``; or a setting that cannot be.
+        InvalidField: a supervised family: ``method``.
     """
-    Rl2Settings.from_json(spec.settings)
     if spec.supervision is not None:
         raise InvalidField("method", f"rl2 learns from rewards, and {spec.family} gives the right answers; use maml")

@@ -15,6 +15,7 @@ from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.evaluation.request import EvaluationRequest
 from innerloop_server.evaluation.runner import EvaluationRunner
 from innerloop_server.evaluation.scores import comparable, gap_closed
+from innerloop_server.learners.registry import remembers
 from innerloop_server.service.convert.enums import (
     EVALUATION_STATES,
     simulator_from_pb,
@@ -127,6 +128,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         return make_plan(
             self._registry.get(learner.spec.family),
             split_from_pb(message.split, "plan.split"),
+            remembers=remembers(learner.spec),
             task_seed=message.task_seed if message.HasField("task_seed") else None,
             tasks=message.tasks or None,
             steps=message.steps if message.HasField("steps") else None,

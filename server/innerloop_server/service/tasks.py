@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc.aio
@@ -54,10 +54,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         def listed() -> task_pb2.ListFamiliesResponse:
             reasons = self._registry.reasons()
             page = page_of({*self._registry.names(), *reasons}, str, page_request(request), "families")
-            described = [
-                broken_family_to_pb(name, reasons[name]) if name in reasons else self._describe(name)
-                for name in page.items
-            ]
+            described = [self._describe(name, reasons) for name in page.items]
             return task_pb2.ListFamiliesResponse(families=described, next_page_token=page.next_token)
 
         return await asyncio.to_thread(listed)
@@ -67,11 +64,8 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         name = FAMILY.parse(request.name, "name")
 
         def described() -> task_pb2.Family:
-            reasons = self._registry.reasons()
-            if name in reasons:
-                return broken_family_to_pb(name, reasons[name])
             try:
-                return self._describe(name)
+                return self._describe(name, self._registry.reasons())
             except InvalidField as error:  # an option in the name
                 raise InvalidField("name", error.message) from error
 
@@ -141,7 +135,10 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
             )
         return whole(count, "count", 1, self._limits.tasks_per_request)
 
-    def _describe(self, name: str) -> task_pb2.Family:
+    def _describe(self, name: str, reasons: Mapping[str, str]) -> task_pb2.Family:
+        """A family; where it is broken, why: it is in ``reasons``, or shows when it is looked at."""
+        if name in reasons:
+            return broken_family_to_pb(name, reasons[name])
         family = self._registry.get(name)
         try:
             return family_to_pb(family)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from innerloop_server.errors import InnerloopError, InvalidField
+from innerloop_server.errors import InvalidField, say
 from innerloop_server.tasks.definition import DefinedFamily, FamilyDefinition, is_allowed, is_name
 
 DIRECTORY = "INNERLOOP_FAMILIES_DIR"
@@ -84,9 +84,8 @@ class Definitions:
         except FileNotFoundError:
             return None
         except Exception as error:  # a file that somebody else wrote, or half of one, may be wrong in any way
-            told = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
             # what the file says may hold halves of characters, which no message carries
-            told = told[:_LONGEST].encode("utf-8", "backslashreplace").decode()
+            told = say(error)[:_LONGEST].encode("utf-8", "backslashreplace").decode()
             return f"{self.path(name).name} cannot be read: {told}"
 
     def forget(self, name: str) -> None:

@@ -212,7 +212,7 @@ class Family(abc.ABC):
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Exact numbers known from the definition alone (trained bounds live in ``evaluation/references``)."""
+        """Known from the definition alone; ``evaluation/references`` adds what is computed, measured or trained."""
         return ()
 
     def check(self, parameters: Mapping[str, Array], field: str = "task.parameters") -> dict[str, Array]:

@@ -8,7 +8,7 @@
 
 Gymnasium from 1.0 on loads no plugins by itself: an environment is known once the module that registers it was imported
 (``gymnasium.make("innerloop_server.tasks.gymnasium:innerloop/Navigation2D-v0")`` does both). Importing this loads no
-family, no torch, and of families only the one that is made.
+family and no torch; making an environment loads its family alone.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Arrays, Box, Discrete, Space
 from innerloop_server.domain import Task
-from innerloop_server.errors import InnerloopError, InvalidField, PreconditionFailed
+from innerloop_server.errors import InvalidField, PreconditionFailed, say
 from innerloop_server.tasks.conformed import Conformed, carried
 from innerloop_server.tasks.family import Family
 
@@ -149,9 +149,8 @@ class GymnasiumFamily(Family):
         except PreconditionFailed:
             raise
         except (Exception, SystemExit) as error:  # foreign code may raise anything
-            told = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
             raise PreconditionFailed(
-                f"family {self.name} cannot be used: {told}", reason="FAMILY_BROKEN", facts={"family": self.name}
+                f"family {self.name} cannot be used: {say(error)}", reason="FAMILY_BROKEN", facts={"family": self.name}
             ) from error
 
 

@@ -76,4 +76,14 @@ def read_options(base: str, defaults: Mapping[str, Value], texts: Mapping[str, s
     return chosen
 
 
+def check_range(option: str, value: int, least: int, most: int) -> None:
+    """Refuse a number that an option does not take.
+
+    Raises:
+        InvalidField: it is less than ``least`` or more than ``most`` (``options.<option>``).
+    """
+    if not least <= value <= most:
+        raise InvalidField(f"options.{option}", f"{value} is out of range; give {least} to {most}")
+
+
 _EXAMPLE = "bernoulli-bandit.arms-10"

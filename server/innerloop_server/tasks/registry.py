@@ -45,9 +45,10 @@ class Registry:
 
     def reasons(self) -> dict[str, str]:
         """Name -> why it cannot be had, of installed and of defined families."""
-        found = {name: self._find(name) for name in self._defined()}
+        names = self.definitions.names() if self.definitions else []
+        hidden = [name for name in names if name in self.families or name in self.broken]
+        found = {name: self._find(name) for name in names if name not in hidden}
         defined = {name: reason for name, reason in found.items() if isinstance(reason, str)}
-        hidden = [n for n in (self.definitions.names() if self.definitions else ()) if n not in found]
         return {
             **self.broken,
             **defined,
@@ -84,14 +85,6 @@ class Registry:
             return self.get(name)
         except InnerloopError:
             return None
-
-    def missing_extras(self) -> dict[str, str]:
-        """Name -> what to run, for each family that lacks its optional dependency."""
-        return {
-            name: family.extra.hint
-            for name, family in self.families.items()
-            if family.extra is not None and family.extra.missing
-        }
 
     def _with_options(self, name: str) -> Family:
         base, texts = split_name(name)

@@ -5,13 +5,17 @@ One training:
 - :mod:`~innerloop_server.training.outer_loop`: one meta-update as a function of values; the bytes of a checkpoint.
 - :mod:`~innerloop_server.training.collect`, :mod:`~innerloop_server.training.actor_collect`: where its episodes come
   from.
-- :mod:`~innerloop_server.training.student`: who plays and learns, as :mod:`~innerloop_server.training.students` says:
-  :mod:`~innerloop_server.training.meta_student` (methods with a meta-gradient),
-  :mod:`~innerloop_server.training.reptile_student`, :mod:`~innerloop_server.training.ppo_student` (PPO, for references
-  and for comparing teachers).
+- :mod:`~innerloop_server.training.student`: who plays and learns: :mod:`~innerloop_server.training.meta_student`
+  (methods with a meta-gradient), :mod:`~innerloop_server.training.reptile_student`,
+  :mod:`~innerloop_server.training.pearl_student` (from a :mod:`~innerloop_server.training.replay`),
+  :mod:`~innerloop_server.training.trial_student` (RL2, on whole trials from
+  :mod:`~innerloop_server.training.trial_collect`), :mod:`~innerloop_server.training.ppo_student` (PPO, for references
+  and for comparing teachers). :mod:`~innerloop_server.training.students` says who fits a method.
 - :mod:`~innerloop_server.training.generators`: what proposes tasks, by name. Those with networks are here,
   :mod:`~innerloop_server.training.goal_gan_generator` and :mod:`~innerloop_server.training.adversary_generator`, and
-  the loop around the latter, :mod:`~innerloop_server.training.paired`.
+  the loop around the latter, :mod:`~innerloop_server.training.paired`; their networks lie
+  :mod:`~innerloop_server.training.packed` in a state. :mod:`~innerloop_server.training.proposals` reads one from a
+  checkpoint.
 - :mod:`~innerloop_server.training.optimiser`: Adam as a value; :mod:`~innerloop_server.training.outer_trpo`: the
   natural-gradient step in its place.
 - :mod:`~innerloop_server.training.specs`: binding a method to a family; the settings lie in ``configs/``.

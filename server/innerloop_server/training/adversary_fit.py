@@ -9,7 +9,8 @@ import torch
 
 from innerloop.arrays import Array, Arrays
 from innerloop_server.learners import adversary
-from innerloop_server.training.network_steps import descend, leaves, pack, unpack
+from innerloop_server.training.network_steps import pack, unpack
+from innerloop_server.training.optimiser import descend, leaves
 
 if TYPE_CHECKING:
     from innerloop_server.training.adversary_generator import AdversaryGenerator
@@ -40,7 +41,7 @@ def fit(settings: AdversaryGenerator, state: Arrays, choices: Array, regrets: Ar
         by = leaves(weights)
         log_p = adversary.log_probabilities(by, seen, exists)
         loss = adversary.loss(log_p, chosen, old, advantages, settings.clip, settings.entropy)
-        weights, adam = descend(loss, by, adam, settings.learning_rate)
+        weights, adam, _ = descend(loss, by, adam, settings.learning_rate)
     return pack("adversary", weights, adam)
 
 

@@ -74,18 +74,5 @@ def actor_collector(pool: ActorPool) -> Collect:
 
 
 def _concatenate(parts: Sequence[Experience[np.ndarray]]) -> Experience[torch.Tensor]:
-    def joined(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate([getattr(part, name) for part in parts], 1))
-
-    return Experience(
-        observations=joined("observations"),
-        actions=joined("actions"),
-        rewards=joined("rewards"),
-        log_probs=joined("log_probs"),
-        lengths=joined("lengths"),
-        bootstrap=joined("bootstrap"),
-        final_observations=joined("final_observations"),
-        time_offset=joined("time_offset"),
-        feedback=joined("feedback"),
-        success=joined("success"),
-    )
+    fields = [vars(part) for part in parts]
+    return Experience(**{name: torch.from_numpy(np.concatenate([f[name] for f in fields], 1)) for name in fields[0]})

@@ -12,7 +12,8 @@ from innerloop_server.domain import Split
 from innerloop_server.learners import goal_gan
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.streams import Purpose, stream
-from innerloop_server.training.network_steps import descend, leaves, pack, unpack
+from innerloop_server.training.network_steps import pack, unpack
+from innerloop_server.training.optimiser import descend, leaves
 
 if TYPE_CHECKING:
     from innerloop_server.training.goal_gan_generator import GoalGanGenerator
@@ -54,8 +55,8 @@ def fit(settings: GoalGanGenerator, state: Arrays, points: Array, labels: Array)
         by = leaves(discriminator)
         made_up = score(by, goal_gan.generate(generator, noise))
         loss = goal_gan.discriminator_loss(score(by, goals[rows]), marks[rows], made_up)
-        discriminator, adam_d = descend(loss, by, adam_d, settings.discriminator_rate)
+        discriminator, adam_d, _ = descend(loss, by, adam_d, settings.discriminator_rate)
         by = leaves(generator)
         loss = goal_gan.generator_loss(score(discriminator, goal_gan.generate(by, noise)))
-        generator, adam_g = descend(loss, by, adam_g, settings.generator_rate)
+        generator, adam_g, _ = descend(loss, by, adam_g, settings.generator_rate)
     return pack("generator", generator, adam_g) | pack("discriminator", discriminator, adam_d)

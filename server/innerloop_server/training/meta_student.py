@@ -69,13 +69,11 @@ class MetaStudent(Student[list[Experience[torch.Tensor]]]):
         sampled = learner.sampled(meta, samples)
         rates = {name: learner.learning_rate(name, update) for name in meta}
         for epoch in range(learner.epochs):
-            leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+            leaves = optimiser.leaves(meta)
             loss = learner.meta_loss(leaves, samples, sampled)
-            gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-            gradients, norm = optimiser.clip_norm(gradients, learner.gradient_clip)
+            meta, adam, norm = optimiser.descend(loss, leaves, adam, rates, learner.gradient_clip)
             if epoch == 0:
                 metrics = {"loss": float(loss.detach()), "gradient_norm": norm}
-            meta, adam = optimiser.step(meta, gradients, adam, rates)
         return meta, adam, metrics
 
 

@@ -72,3 +72,31 @@ def clip_norm(gradients: Tensors, limit: float) -> tuple[Tensors, float]:
     if limit <= 0 or norm <= limit:
         return gradients, norm
     return {name: g * (limit / norm) for name, g in gradients.items()}, norm
+
+
+def leaves(weights: Tensors) -> Tensors:
+    """The weights as what a gradient is taken by."""
+    return {name: value.detach().requires_grad_() for name, value in weights.items()}
+
+
+def descend(
+    loss: torch.Tensor, by: Tensors, state: AdamState, rates: Mapping[str, float] | float, limit: float = 0.0
+) -> tuple[Tensors, AdamState, float]:
+    """One Adam step down a loss.
+
+    Args:
+        loss: a scalar, a function of ``by``.
+        by: what :func:`leaves` gave.
+        state: what Adam remembers.
+        rates: learning rate of each of them, or of all.
+        limit: as in :func:`clip_norm`.
+
+    Returns:
+        (the weights after it, state, norm of the gradient before clipping).
+    """
+    gradients = dict(zip(by, torch.autograd.grad(loss, list(by.values())), strict=True))
+    clipped, norm = clip_norm(gradients, limit)
+    values = {name: value.detach() for name, value in by.items()}
+    each = rates if isinstance(rates, Mapping) else dict.fromkeys(values, rates)
+    moved, after = step(values, clipped, state, each)
+    return moved, after, norm

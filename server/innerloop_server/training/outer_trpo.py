@@ -18,6 +18,7 @@ from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.natural_gradient import conjugate_gradients, dot, fisher_product
 from innerloop_server.learners.promp import mean_kl
 from innerloop_server.learners.trainable import GradientLearner, Prepared
+from innerloop_server.training import optimiser
 
 CG_ITERATIONS = 10
 CG_DAMPING = 1e-5
@@ -43,7 +44,7 @@ def step(
         ``step_size``, its share of the longest one, both 0 where no candidate loses less within the limit and ``meta``
         stays as it is.
     """
-    leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+    leaves = optimiser.leaves(meta)
     unrolled = list(learner.unroll(leaves, samples))
     loss = learner.outer_loss(unrolled)
     parts = torch.autograd.grad(
@@ -72,7 +73,7 @@ def _judge(
     learner: GradientLearner, meta: Tensors, samples: Sequence[Prepared], before: Sequence[Gaussian | Categorical]
 ) -> tuple[float, float]:
     """What the policies adapted from ``meta`` lose, and how far they are from those before."""
-    leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+    leaves = optimiser.leaves(meta)
     unrolled = list(learner.unroll(leaves, samples, second_order=False))
     with torch.no_grad():
         loss = learner.outer_loss(unrolled)

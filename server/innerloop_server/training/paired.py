@@ -21,13 +21,14 @@ from innerloop.arrays import Arrays
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.generators.generator import Feedback, Proposal
-from innerloop_server.training import optimiser
+from innerloop_server.training import optimiser, packed
 from innerloop_server.training.adversary_generator import AdversaryGenerator
-from innerloop_server.training.network_steps import pack, unpack
+from innerloop_server.training.network_steps import arrays, pack, tensors, unpack
 from innerloop_server.training.outer_loop import TrainState
 from innerloop_server.training.student import EpisodesT, Student
 
 ANTAGONIST = "antagonist"
+_MEMORY = f"{ANTAGONIST}/memory"
 _FRESH, _PLAYS = 0, 1
 """Counters of the antagonist's streams."""
 
@@ -85,10 +86,12 @@ def update(
     device = next(iter(state.meta.values())).device
     rival, rival_adam = unpack(ANTAGONIST, proposed, device)
     own, its = student.play(state.meta, proposal.tasks, seeds), student.play(rival, proposal.tasks, others)
-    meta, adam, metrics = student.learn(state.meta, state.adam, own, proposal.learn, state.update, seed)
-    rival, rival_adam, _ = student.learn(
-        rival, rival_adam, its, proposal.learn, state.update, derive(seed, Purpose.GENERATOR, _PLAYS)
-    )
+    learn, number, rival_seed = proposal.learn, state.update, derive(seed, Purpose.GENERATOR, _PLAYS)
+    memory, lessons = student.remember(state.memory, own, learn, number, seed)
+    meta, adam, metrics = student.learn(state.meta, state.adam, lessons, learn, number, seed)
+    remembered = tensors(packed.part(proposed, _MEMORY), device)
+    remembered, lessons = student.remember(remembered, its, learn, number, rival_seed)
+    rival, rival_adam, _ = student.learn(rival, rival_adam, lessons, learn, number, rival_seed)
     regrets = np.array([regret(a, b) for a, b in zip(own.feedback, its.feedback, strict=True)])
     told = paired.adversary.learn(proposed, regrets)
     steps = own.environment_steps + its.environment_steps
@@ -97,7 +100,12 @@ def update(
         adam=adam,
         update=state.update + 1,
         environment_steps=state.environment_steps + steps,
-        generator={**told, **pack(ANTAGONIST, rival, rival_adam)},
+        generator={
+            **told,
+            **pack(ANTAGONIST, rival, rival_adam),
+            **{f"{_MEMORY}/{name}": value for name, value in arrays(remembered).items()},
+        },
+        memory=memory,
     )
     return after, {**own.metrics, **metrics, "regret": float(regrets.mean()), "environment_steps": float(steps)}
 

@@ -113,12 +113,9 @@ class PearlStudent(Student[Record]):
         totals = dict.fromkeys(_METRICS, 0.0)
         for _ in range(s.gradient_steps):
             lesson = self._lesson(played.episodes.remembered, rng)
-            learned = {name: w for name, w in meta.items() if not name.startswith(TARGET)}
-            leaves = {name: w.detach().requires_grad_() for name, w in learned.items()}
+            leaves = optimiser.leaves({name: w for name, w in meta.items() if not name.startswith(TARGET)})
             loss, parts = self.learner.loss({**meta, **leaves}, lesson, temperature)
-            gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-            gradients, norm = optimiser.clip_norm(gradients, s.gradient_clip)
-            learned, adam = optimiser.step(learned, gradients, adam, dict.fromkeys(learned, rate))
+            learned, adam, norm = optimiser.descend(loss, leaves, adam, rate, s.gradient_clip)
             meta = {**meta, **learned}
             meta |= {name: w.lerp(meta[_source(name)], s.target_rate) for name, w in meta.items() if _is_target(name)}
             measured = {name: float(value) for name, value in parts.items()}

@@ -76,11 +76,9 @@ def improve(
     s = learner.settings
     for _ in range(s.epochs):
         for rows in torch.from_numpy(rng.permutation(len(steps))).tensor_split(s.minibatches):
-            leaves = {name: value.detach().requires_grad_() for name, value in meta.items()}
+            leaves = optimiser.leaves(meta)
             loss = learner.loss(leaves, steps.take(rows))
-            gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-            clipped, _ = optimiser.clip_norm(gradients, s.gradient_clip)
-            meta, adam = optimiser.step(meta, clipped, adam, dict.fromkeys(meta, rate))
+            meta, adam, _ = optimiser.descend(loss, leaves, adam, rate, s.gradient_clip)
             if LOG_STD in meta:
                 meta = {**meta, LOG_STD: meta[LOG_STD].clamp(min=s.lowest_log_std)}
     return meta, adam

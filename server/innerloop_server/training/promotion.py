@@ -121,7 +121,8 @@ async def challenge(
 
 def validation_plan(family: Family, spec: LearnerSpec) -> Plan:
     """The family's committed validation plan, for as many adaptation steps as the learner was trained for."""
-    return replace(fixed_plan(family, Split.VALIDATION), steps=settings_of(spec).inner_steps)
+    fixed = fixed_plan(family, Split.VALIDATION, remembers=remembers(spec))
+    return replace(fixed, steps=settings_of(spec).inner_steps)
 
 
 def validator(

@@ -10,10 +10,8 @@ from innerloop_server.domain import Task
 from innerloop_server.errors import DataLoss, InvalidField, PreconditionFailed
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.family import Family
-from innerloop_server.training import checkpoints, generators
+from innerloop_server.training import checkpoints, generators, packed
 from innerloop_server.training.run import RunFolder, RunSettings
-
-_PART = "generator/"
 
 
 class TrainingProposals:
@@ -60,4 +58,4 @@ def _state(checkpoint: bytes) -> Arrays:
         arrays = safetensors.numpy.load(checkpoint)
     except safetensors.SafetensorError as error:
         raise DataLoss("a training's checkpoint cannot be read") from error
-    return {name.removeprefix(_PART): value for name, value in arrays.items() if name.startswith(_PART)}
+    return packed.part(arrays, "generator")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from innerloop_server.errors import InnerloopError, PreconditionFailed
+from innerloop_server.errors import InnerloopError, PreconditionFailed, say
 from innerloop_server.store.records import LearnerRecord, TrainingRecord, TrainingState
 from innerloop_server.store.store import Store
 from innerloop_server.tasks.registry import Registry
@@ -283,10 +283,9 @@ class TrainingSupervisor:
             try:
                 await self._run(self._active)
             except Exception as error:  # whatever it is, it is this training's end and not the supervisor's
-                message = error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"
                 _log.exception("training failed", training=training_id)
                 with contextlib.suppress(InnerloopError):  # the store does not answer: the next server tries again
-                    await self._change(training_id, state=TrainingState.FAILED, error=message)
+                    await self._change(training_id, state=TrainingState.FAILED, error=say(error))
             finally:
                 self._active = None
 

@@ -31,7 +31,7 @@ from innerloop_server import faults
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.process import resolve_device
 from innerloop_server.domain import Simulator
-from innerloop_server.errors import DataLoss, InnerloopError
+from innerloop_server.errors import DataLoss, InnerloopError, say
 from innerloop_server.learners import registry as methods
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.rl2 import Rl2
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
         train(RunFolder(options.run), tell, stop.is_set)
     except Exception as error:  # whatever it is, the supervisor hears of it, and the log has the traceback
         traceback.print_exc()
-        tell(Failed(error.message if isinstance(error, InnerloopError) else f"{type(error).__name__}: {error}"))
+        tell(Failed(say(error)))
         return 1
     return 0
 

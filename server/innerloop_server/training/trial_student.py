@@ -11,7 +11,7 @@ from innerloop_server.domain import Task
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.rl2 import Rl2, TrialRecord
 from innerloop_server.streams import Purpose, stream
-from innerloop_server.training import network_steps, optimiser
+from innerloop_server.training import optimiser
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student, feedback_of
 from innerloop_server.training.trial_collect import CollectTrials
@@ -73,13 +73,11 @@ class TrialStudent(Student[TrialRecord]):
             for part, rows in enumerate(order.tensor_split(s.minibatches)):
                 if not len(rows):
                     continue
-                leaves = network_steps.leaves(meta)
+                leaves = optimiser.leaves(meta)
                 loss = self.learner.loss(leaves, samples.of(rows), s.entropy * left)
-                gradients = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-                clipped, norm = optimiser.clip_norm(gradients, s.gradient_clip)
+                meta, adam, norm = optimiser.descend(loss, leaves, adam, s.learning_rate * left, s.gradient_clip)
                 if epoch == part == 0:
                     metrics = {"loss": float(loss.detach()), "gradient_norm": norm}
-                meta, adam = optimiser.step(meta, clipped, adam, dict.fromkeys(meta, s.learning_rate * left))
         return meta, adam, metrics
 
 

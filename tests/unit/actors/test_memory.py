@@ -35,7 +35,7 @@ def fresh(head: Header) -> dict[str, Array]:
 
 def order(key: int, family: str = "walk", **changes: Any) -> EpisodesOrder:
     head = header(family)
-    values: dict[str, Any] = {"header": head, "memory": fresh(head), "episodes": 3, "trial": True, **changes}
+    values: dict[str, Any] = {"header": head, "memory": fresh(head), "episodes": 3, **changes}
     return toy.order(key, family, **values)
 
 
@@ -90,38 +90,29 @@ def assert_episode(answer: EpisodesResult, row: int, plain: dict[str, Array]) ->
 
 
 @pytest.mark.parametrize("family", ["walk", "coin-walk"])
-def test_a_trial_is_the_plain_loop_with_one_memory(pool: ActorPool, family: str) -> None:
-    trial = order(1, family)
-    answer = answered(pool, trial)[1]
-    memory: Arrays = {name: array[None] for name, array in trial.memory.items()}
-    for episode in range(trial.episodes):
-        plain, memory = by_hand(trial, memory, episode)
-        assert_episode(answer, episode, plain)
-    assert answer.returns.shape == (3,)
-    assert set(answer.memory) == set(memory)
-    for name, array in memory.items():
-        np.testing.assert_array_equal(answer.memory[name], array, err_msg=name)
-    assert not answer.memory["last.trial_end"].any()
-
-
-def test_rows_apart_each_start_from_the_memory_that_was_sent(pool: ActorPool) -> None:
-    known = answered(pool, order(2))[2].memory
-    rows = order(3, episodes=4, trial=False, memory={name: array[0] for name, array in known.items()})
-    answer = answered(pool, rows)[3]
-    kept = []
-    for row in range(4):
-        plain, memory = by_hand(rows, known, row)
-        assert_episode(answer, row, plain)
-        kept.append(memory)
-    for name, array in answer.memory.items():
-        np.testing.assert_array_equal(array, np.concatenate([memory[name] for memory in kept]), err_msg=name)
-    empty = answered(pool, replace(rows, memory=fresh(rows.header)))[3]
-    assert not np.array_equal(empty.experience.actions, answer.experience.actions)
+def test_rows_each_start_from_the_memory_that_was_sent(pool: ActorPool, family: str) -> None:
+    known: dict[str, Array] = fresh(header(family))
+    for key in (1, 2):  # from nothing; then from what the first row has come to know
+        rows = order(key, family, episodes=4, step=key, memory=known)
+        answer = answered(pool, rows)[key]
+        assert answer.returns.shape == (4,)
+        kept = []
+        for row in range(4):
+            plain, memory = by_hand(rows, {name: array[None] for name, array in known.items()}, row)
+            assert_episode(answer, row, plain)
+            kept.append(memory)
+        assert set(answer.memory) == set(kept[0])
+        for name, array in answer.memory.items():
+            np.testing.assert_array_equal(array, np.concatenate([memory[name] for memory in kept]), err_msg=name)
+        assert not answer.memory["last.trial_end"].any()
+        known = {name: array[0] for name, array in answer.memory.items()}
+    empty = answered(pool, replace(rows, memory=fresh(rows.header)))[2]
+    assert not np.array_equal(empty.experience.log_probs, answer.experience.log_probs)
 
 
 def test_actors_company_and_slots_change_no_bit(pool: ActorPool) -> None:
     orders = [order(k, f, episodes=2 + k % 3) for k, f in enumerate(["walk", "coin-walk", "walk", "walk"])]
-    orders += [order(4, episodes=5, trial=False), order(5, greedy=True)]
+    orders += [order(4, episodes=5), order(5, greedy=True)]
     alone: dict[int, EpisodesResult] = {}
     for one in orders:
         alone |= answered(pool, one)
@@ -169,10 +160,10 @@ def test_rows_of_a_stack_know_nothing_of_each_other(family: str) -> None:
 
 
 def test_an_order_whose_memory_cannot_be_is_refused(pool: ActorPool) -> None:
-    for wrong in (order(1, memory={}), toy.order(1, memory=fresh(header())), toy.order(1, trial=True)):
+    for wrong in (order(1, memory={}), toy.order(1, memory=fresh(header()))):
         with pytest.raises(ValueError, match="carries a memory or lacks one"):
             pool.submit(wrong)
-    pool.submit(order(1, memory=fresh(header()) | {"memory": np.zeros(3, np.float32)}))
+    pool.submit(order(1, episodes=1, memory=fresh(header()) | {"memory": np.zeros(3, np.float32)}))
     answer: Answer = toy.settle(pool, 1)[1]
     assert isinstance(answer, EpisodesFailure)
     assert "float32[1, 3], not float32[1, 9]" in answer.message

@@ -14,7 +14,7 @@ from drift_family import DIVERGES, HORIZON, RAISES, Drift, registry
 from innerloop.arrays import Arrays
 from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
-from innerloop_server.adaptation.orders import Attach, RevisionRef
+from innerloop_server.adaptation.orders import Answer, Attach, RevisionRef
 from innerloop_server.domain import LearnerSpec, Simulator, Task
 from innerloop_server.learners.registry import build
 from innerloop_server.tasks.batch import TaskBatch
@@ -100,3 +100,11 @@ def core(**options: Any) -> EngineCore:
 
 def engine(**options: Any) -> LocalEngine:
     return LocalEngine(core(**options))
+
+
+def drain(core: EngineCore) -> list[Answer]:
+    """All that a core has to say until it is idle."""
+    answers = []
+    while not core.idle:
+        answers += core.run()
+    return answers

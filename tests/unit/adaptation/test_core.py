@@ -10,6 +10,7 @@ import drift
 import numpy as np
 import pytest
 import torch
+from drift import drain
 
 from innerloop.policy import Policy, forward, log_prob
 from innerloop_server.adaptation import core as core_module
@@ -37,13 +38,6 @@ from innerloop_server.domain import Experience, Simulator
 @pytest.fixture
 def ref(tmp_path: Path) -> RevisionRef:
     return drift.revision(tmp_path)
-
-
-def drain(core: EngineCore) -> list[Answer]:
-    answers = []
-    while not core.idle:
-        answers += core.run()
-    return answers
 
 
 def stepped(core: EngineCore, key: int, number: int, **options: Any) -> Stepped:

@@ -11,6 +11,7 @@ import drift
 import numpy as np
 import pytest
 import torch
+from drift import drain
 from hub_support import House, open_simulated, whole
 
 from innerloop import policy as portable
@@ -48,13 +49,6 @@ def spec(name: str = "drift-rl2") -> LearnerSpec:
 @pytest.fixture
 def ref(tmp_path: Path) -> RevisionRef:
     return drift.revision(tmp_path, spec())
-
-
-def drain(core: EngineCore) -> list[Answer]:
-    answers = []
-    while not core.idle:
-        answers += core.run()
-    return answers
 
 
 def seated(core: EngineCore, key: int, ref: RevisionRef, speed: float = 0.2, **options: Any) -> Policy:

@@ -12,6 +12,7 @@ import drift
 import numpy as np
 import pytest
 import torch
+from drift import drain
 from hub_support import OWNER, House
 
 from innerloop.policy import Policy, forward
@@ -42,7 +43,7 @@ from innerloop_server.adaptation.orders import (
     StepOrder,
     Stepped,
 )
-from innerloop_server.domain import Budget, Experience
+from innerloop_server.domain import Budget, Experience, Simulator
 from innerloop_server.errors import InvalidField, StaleStep
 from innerloop_server.settings import Settings
 from innerloop_server.store.store import Store
@@ -56,13 +57,6 @@ N = 6
 
 def core(**options: Any) -> EngineCore:
     return EngineCore(toy.registry(), torch.device("cpu"), device_rows=8, **options)
-
-
-def drain(core: EngineCore) -> list[Answer]:
-    answers = []
-    while not core.idle:
-        answers += core.run()
-    return answers
 
 
 def seat(core: EngineCore, key: int, ref: RevisionRef, **options: Any) -> Resident:
@@ -214,8 +208,6 @@ def test_what_is_asked_is_predicted_not_sampled(ref: RevisionRef) -> None:
 
 
 def test_actors_show_the_same_support_in_every_step(ref: RevisionRef) -> None:
-    from innerloop_server.domain import Simulator
-
     with ActorPool(1, 8, "supervised_support:registry") as pool:
         engine = core(actors=pool)
         seat(engine, 1, ref, simulator=Simulator.ACTORS)

@@ -16,7 +16,8 @@ from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import RevisionRef
 from innerloop_server.domain import LearnerSpec, Split, Task
-from innerloop_server.evaluation.plan import draw_tasks, make_plan
+from innerloop_server.errors import InvalidField
+from innerloop_server.evaluation.plan import draw_tasks, fixed_plan, make_plan
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.learners.learner import Input
 from innerloop_server.learners.registry import build
@@ -38,6 +39,16 @@ def ref(tmp_path: Path) -> RevisionRef:
     path = tmp_path / "weights"
     path.write_bytes(data)
     return RevisionRef("learners/gridnavi-rl2/revisions/1", hashlib.sha256(data).hexdigest(), str(path), spec)
+
+
+def test_plans_of_learners_that_remember_have_no_guard() -> None:
+    assert make_plan(FAMILY, Split.TEST, episodes_per_step=100).guard
+    assert not make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=100).guard
+    assert not make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=100, guard=False).guard
+    assert not fixed_plan(DRAWN, Split.TEST, remembers=True).guard
+    with pytest.raises(InvalidField, match="no guard") as refused:
+        make_plan(FAMILY, Split.TEST, remembers=True, guard=True)
+    assert refused.value.field == "plan.guard"
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ from innerloop_server.evaluation.references.tabular_mdps import (
     STRATEGIES,
     Belief,
     MDPs,
-    blind,
     measure_tabular_mdp,
+    memoryless_return,
     oracle,
     posterior_mean,
     posterior_sample,
@@ -130,13 +130,13 @@ def test_without_memory_nothing_beats_the_prior_mean() -> None:
     mdps = sample(FAMILY, 4_000, np.random.default_rng(2))
     fixed = np.random.default_rng(3).integers(5, size=(HORIZON, 10))
     returns = 10 * evaluate(mdps.transitions, mdps.rewards, np.broadcast_to(fixed, (4_000, HORIZON, 10)))[:, 0]
-    assert blind(10) == 100.0
+    assert memoryless_return(10) == 100.0
     assert returns.mean() == pytest.approx(100.0, abs=4 * returns.std() / np.sqrt(4_000))
 
 
 def test_other_sizes_come_from_the_same_code() -> None:
     small = measure_tabular_mdp(TabularMDP(states=3, actions=2, episodes=4), 300, 0)
-    assert blind(4) < small["psrl"].value < small["oracle"].value
+    assert memoryless_return(4) < small["psrl"].value < small["oracle"].value
     longer = measure_tabular_mdp(TabularMDP(states=3, actions=2, episodes=40), 300, 0)
     regret = {n: 1 - m["psrl"].value / m["oracle"].value for n, m in ((4, small), (40, longer))}
     assert 0 < regret[40] < 0.5 * regret[4]

@@ -244,12 +244,6 @@ def test_reptile_follows_the_inner_loop(make_spec: MakeSpec, case: Case) -> None
     torch.testing.assert_close(got, want / (H * case.deviations[0]), rtol=1e-6, atol=1e-7)
 
 
-def relative(got: torch.Tensor, want: torch.Tensor) -> tuple[float, float]:
-    """(distance in units of ``want``'s length, cosine)."""
-    cosine = torch.dot(got, want) / (got.norm() * want.norm())
-    return float((got - want).norm() / want.norm()), float(cosine)
-
-
 def test_the_bias_of_what_each_estimator_leaves_out() -> None:
     """docs/training.md has these numbers.
 

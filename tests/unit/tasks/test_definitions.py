@@ -164,6 +164,16 @@ def test_definitions_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     assert isinstance(registry.get("navigation-2d"), Navigation2D)
 
 
+def test_a_family_defined_meanwhile_is_not_taken_for_one_that_is_installed(tmp_path: Path) -> None:
+    class Growing(Definitions):
+        def names(self) -> list[str]:
+            found = super().names()
+            keep(tmp_path, PLANETS)
+            return found
+
+    assert Registry({}, definitions=Growing(tmp_path, ("*",))).reasons() == {}
+
+
 GOOD = replace(PLANETS, spaces=SPACES).to_json()
 MALFORMED: dict[str, str] = {
     "no object": "[]",

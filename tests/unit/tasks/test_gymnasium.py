@@ -58,7 +58,6 @@ def test_of_two_classes_with_one_name_ours_has_the_id(monkeypatch: pytest.Monkey
 def test_of_two_strangers_with_one_name_the_first_by_name_has_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [importlib.metadata.EntryPoint(n, "theirs:Twins", GROUP) for n in ("b-twins", "a-twins")]
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: found)
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", gymnasium.registry)
     try:
         with pytest.warns(UserWarning, match="so b-twins"):
             registration.register()

@@ -14,7 +14,7 @@ from innerloop.arrays import Box, Discrete
 from innerloop_server.domain import Simulator, Split, Task
 from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.tasks.conformed import Conformed
-from innerloop_server.tasks.family import Extra, Family
+from innerloop_server.tasks.family import Extra
 from innerloop_server.tasks.gymnasium_family import Apply, GymnasiumFamily, plain
 from innerloop_server.tasks.sampling import custom_task, sample_task
 
@@ -272,4 +272,3 @@ def test_a_plain_function_does_not_come_bound_to_its_family() -> None:
 def test_numbers_reach_the_environment_as_python_writes_them() -> None:
     values = plain({"a": np.float64(1.5), "b": np.array(2), "c": np.array([1.0, 2.0])})
     assert [type(value) for value in values.values()] == [float, int, np.ndarray]
-    assert issubclass(GymnasiumFamily, Family)

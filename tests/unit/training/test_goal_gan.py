@@ -225,4 +225,9 @@ def test_a_family_that_holds_out_parameters_is_refused() -> None:
 
     with pytest.raises(InvalidField, match="goal-gan makes up parameters"):
         GoalGanGenerator(HoldsOut(), 0).initial()
-    assert GoalGanGenerator(Reaching(), 0, Split.VALIDATION).split is Split.VALIDATION
+
+
+def test_splits_are_proposed_different_tasks() -> None:
+    ours, theirs = (GoalGanGenerator(Reaching(), 5, split, **SMALL) for split in (Split.TRAIN, Split.VALIDATION))
+    state, _ = run(ours, ours.initial(), 2)
+    assert not np.array_equal(goals(ours.propose(state, 6)[0].tasks), goals(theirs.propose(state, 6)[0].tasks))

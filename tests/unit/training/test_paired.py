@@ -13,7 +13,7 @@ import torch
 
 from innerloop.arrays import Array, Arrays
 from innerloop_server.domain import Task
-from innerloop_server.learners import adversary, registry
+from innerloop_server.learners import adversary, perceptron, registry
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
 from innerloop_server.tasks.families.point_maze import PointMaze, in_wall
@@ -65,7 +65,10 @@ def test_what_the_network_sees_by_hand() -> None:
 
 
 def test_bins_that_do_not_exist_have_no_probability() -> None:
-    weights = {n: torch.from_numpy(v) for n, v in adversary.initial(2, 4, (), np.random.default_rng(0)).items()}
+    weights = {
+        n: torch.from_numpy(v)
+        for n, v in perceptron.initial((4, 4), np.random.default_rng(0), last_layer_scale=0.01).items()
+    }
     weights["0.weight"] *= 0
     exists = torch.tensor([[True, True, False, False], [True, True, True, True]])
     log_p = adversary.log_probabilities(weights, torch.zeros(1, 2, 4), exists)

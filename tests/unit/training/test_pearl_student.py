@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,8 +17,10 @@ from innerloop_server.learners.pearl import CRITIC, TARGET, Pearl, Z
 from innerloop_server.learners.pearl_settings import PearlSettings
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task
-from innerloop_server.training import checkpoints, optimiser, outer_loop, specs
+from innerloop_server.training import checkpoints, optimiser, outer_loop, packed, paired, specs
+from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.collect import batch_collector
+from innerloop_server.training.paired import Paired
 from innerloop_server.training.pearl_student import PearlStudent
 from innerloop_server.training.run import RunFolder, RunSettings, Schedule
 from innerloop_server.training.trainer import train
@@ -138,3 +141,22 @@ def test_every_preset_can_be() -> None:
     assert {"default", "point-robot-dense", "cartpole-dynamics"} <= set(files)
     for name in files:
         PearlSettings.from_json(specs.preset("pearl", name))
+
+
+def test_two_students_of_one_adversary_remember_apart_and_resume_bit_for_bit() -> None:
+    def run(state: outer_loop.TrainState, updates: int) -> outer_loop.TrainState:
+        pearl = student()
+        loop = Paired(AdversaryGenerator(load_registry().get("point-robot-dense"), 3), pearl.learner)
+        for _ in range(updates):
+            state, _ = paired.update(pearl, loop, state, 3)
+        return state
+
+    pearl = student()
+    loop = Paired(AdversaryGenerator(load_registry().get("point-robot-dense"), 3), pearl.learner)
+    fresh = outer_loop.start(pearl, loop, 3)
+    whole = run(fresh, 4)
+    resumed = run(outer_loop.from_bytes(outer_loop.to_bytes(run(fresh, 2))), 2)
+    assert outer_loop.to_bytes(resumed) == outer_loop.to_bytes(whole)
+    own, its = whole.memory, packed.part(whole.generator, "antagonist/memory")
+    assert own.keys() == its.keys() != set()
+    assert any(not np.array_equal(own[name].numpy(), its[name]) for name in own)

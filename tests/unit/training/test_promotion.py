@@ -66,7 +66,9 @@ def test_unknown_intervals_are_null_in_a_manifest() -> None:
 def test_the_plan_is_the_committed_one_for_the_steps_that_were_trained(tmp_path: Path) -> None:
     spec = tiny_run(tmp_path / "run").settings().spec
     plan = validation_plan(load_registry().get(FAMILY), spec)
-    assert (plan.split, plan.steps, plan.tasks) == (Split.VALIDATION, 1, 100)
+    assert (plan.split, plan.steps, plan.tasks, plan.guard) == (Split.VALIDATION, 1, 100, True)
+    remembering = replace(spec, method="rl2", settings={})
+    assert not validation_plan(load_registry().get(FAMILY), remembering).guard
 
 
 def test_an_engine_scores_the_same_revision_the_same(tmp_path: Path) -> None:

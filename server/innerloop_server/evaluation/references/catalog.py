@@ -31,7 +31,7 @@ EXACT: Mapping[str, Callable[[Family], tuple[Reference, ...]]] = {
     "tabular-mdp": tabular_mdp_references,
     "point-robot-dense": navigation.point_robot_dense,
     "point-robot-sparse": navigation.point_robot_sparse,
-    "point-maze": navigation.maze,
+    "point-maze": navigation.point_maze,
 }
 """A family's own name, without options -> what is known of it exactly, and at once, beside ``Family.references``."""
 
@@ -54,7 +54,8 @@ def references(family: Family, zoo: Traversable = ZOO) -> tuple[Reference, ...]:
         zoo: the folder of manifests.
     """
     base, _, _ = family.name.partition(".")
-    exact = (*family.references, *EXACT.get(base, _nothing)(family))
+    known = EXACT.get(base)
+    exact = (*family.references, *(known(family) if known else ()))
     found = manifest(family.name, zoo)
     stored = {} if found is None else found["references"]
     trained_last = sorted(stored.items(), key=lambda item: "weights" in item[1])
@@ -67,7 +68,3 @@ def references(family: Family, zoo: Traversable = ZOO) -> tuple[Reference, ...]:
 def _read(name: str, entry: Mapping[str, Any]) -> Reference:
     unit = ReturnUnit(entry.get("unit", ReturnUnit.EPISODE))
     return Reference(name, float(entry["value"]), entry["source"], unit)
-
-
-def _nothing(family: Family) -> tuple[Reference, ...]:  # noqa: ARG001
-    return ()

@@ -42,7 +42,7 @@ def point_robot_sparse(family: Family) -> tuple[Reference, ...]:  # noqa: ARG001
     )
 
 
-def maze(family: Family) -> tuple[Reference, ...]:
+def point_maze(family: Family) -> tuple[Reference, ...]:
     """Of the point maze."""
     return (
         Reference("no-move", maze_no_move(), "closed form: the share of goals that lie within reach of the start"),

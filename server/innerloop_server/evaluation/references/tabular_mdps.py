@@ -137,7 +137,7 @@ def simulate(strategy: Strategy, mdps: MDPs, uniforms: Array, rng: np.random.Gen
     return returns
 
 
-def blind(episodes: int) -> float:
+def memoryless_return(episodes: int) -> float:
     """Expected return of a trial for a policy that keeps nothing of what it saw, whatever it does: the uniform one too.
 
     Its actions depend on state and time alone. Then which states it is in depends on the transitions alone, rewards are
@@ -150,7 +150,7 @@ def tabular_mdp_references(family: Family) -> tuple[Reference, ...]:
     """What is known of random MDPs without simulating anything; nothing of any other family."""
     if not isinstance(family, TabularMDP):
         return ()
-    value = blind(family.episodes_per_trial)
+    value = memoryless_return(family.episodes_per_trial)
     source = "closed form: without memory every step pays the prior mean of 1, whatever is done"
     return tuple(Reference(name, value, source, ReturnUnit.TRIAL) for name in ("memoryless", "random"))
 

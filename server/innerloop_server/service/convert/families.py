@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import gymnasium
-
-from innerloop.v1 import array_pb2, task_pb2
+from innerloop.v1 import task_pb2
 from innerloop_server.domain import Reference, ReturnUnit, Supervision
 from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.references.catalog import references
@@ -101,16 +98,15 @@ def definition_from_pb(message: task_pb2.DefineFamilyRequest, owner: str) -> Fam
     return FamilyDefinition(
         name=name,
         env_id=message.env_id,
-        parameters={key: _parameter(space, key) for key, space in sorted(message.parameters.items())},
+        parameters={
+            key: parameter_space_from_pb(space, f"parameters.{key[:80]}")
+            for key, space in sorted(message.parameters.items())
+        },
         apply=ways[message.apply],
         horizon=message.horizon,
         episodes_per_trial=message.episodes_per_trial or 1,
         owner=owner,
     )
-
-
-def _parameter(space: array_pb2.Space, name: str) -> gymnasium.Space[Any]:
-    return parameter_space_from_pb(space, f"parameters.{name[:80]}")
 
 
 def _definition_to_pb(definition: FamilyDefinition) -> task_pb2.FamilyDefinition:

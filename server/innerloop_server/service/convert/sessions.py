@@ -220,9 +220,6 @@ def _observe_from_pb(message: adaptation_pb2.Observe, sequence: int, spec: Learn
         raise InvalidField("observe.row_ids", "names a row twice; each row once a message")
     if max(message.row_ids) > _LARGEST_ROW:
         raise InvalidField("observe.row_ids", f"{max(message.row_ids)} is above {_LARGEST_ROW}")
-    optional_array_from_pb(
-        message.trial_end, "observe.trial_end", present=message.HasField("trial_end"), dtype=np.bool_, shape=(rows,)
-    )  # checked alike by all methods, read by those with memory
     truncated = _flags(message.truncated, "observe.truncated", message.HasField("truncated"), rows)
     terminated = _flags(message.terminated, "observe.terminated", message.HasField("terminated"), rows)
     feedback: Array | None = None

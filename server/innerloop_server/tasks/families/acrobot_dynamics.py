@@ -73,7 +73,6 @@ class AcrobotDynamics(Family):
     )
     horizon = HORIZON
     knows_success = True
-    discount = 0.99
     baseline = Features("polynomial", degree=2)
 
     @functools.cached_property

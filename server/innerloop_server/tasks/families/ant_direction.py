@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import gymnasium
 
-from innerloop_server.tasks.families.mujoco_tools import DirectionReward, MujocoFamily, direction_space
+from innerloop_server.tasks.families.mujoco_tools import DirectionFamily
 
 SCALE = (0.2, 0.5, 0.2, 0.3, 0.5, *(0.4, 0.9) * 4, *(0.8,) * 3, *(1.7,) * 3, *(4.5,) * 8)
 """Round numbers near what random actions give (root mean square): height, orientation, the legs' angles; velocities."""
 
 
-class AntDirection(MujocoFamily):
+class AntDirection(DirectionFamily):
     """Ant-v5 with a hidden direction."""
 
     name = "ant-direction"
@@ -30,12 +29,6 @@ class AntDirection(MujocoFamily):
     )
     observation_size = 27
     action_size = 8
-    task_type = DirectionReward
-
-    @functools.cached_property
-    def parameter_space(self) -> gymnasium.spaces.Dict:
-        """``direction``: an angle."""
-        return direction_space()
 
     @property
     def observation_scale(self) -> tuple[float, ...]:

@@ -64,7 +64,11 @@ class AntGoal(MujocoFamily):
         return {"goal": radius * np.array([math.cos(angle), math.sin(angle)])}
 
     def check(self, parameters: Mapping[str, Array], field: str = "task.parameters") -> dict[str, Array]:
-        """As any family's, and the goal lies on the disc."""
+        """As any family's, and the goal lies on the disc.
+
+        Raises:
+            InvalidField: as ``Family.check``; or the goal lies off the disc.
+        """
         checked = super().check(parameters, field)
         if float(np.hypot(*checked["goal"])) > RADIUS * (1 + 1e-12):
             raise InvalidField(f"{field}.goal", f"lies farther than {RADIUS:g} m from the start")

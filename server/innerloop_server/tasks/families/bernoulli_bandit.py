@@ -11,10 +11,9 @@ import numpy as np
 
 from innerloop.arrays import Array, Arrays, Box, Discrete
 from innerloop_server.domain import Task
-from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.batch import TaskBatch
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.options import configured_name
+from innerloop_server.tasks.options import check_range, configured_name
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +57,6 @@ class BernoulliBandit(Family):
     options: ClassVar[Mapping[str, int | str]] = {"arms": 5, "pulls": 10}
     title = "Find the arm that pays most"
     horizon = 1
-    discount = 0.99
 
     def __init__(self, arms: int = 5, pulls: int = 10) -> None:
         """A bandit of this size.
@@ -70,9 +68,8 @@ class BernoulliBandit(Family):
         Raises:
             InvalidField: fewer than 2 arms or than 1 pull, or very many.
         """
-        for option, value, least, most in (("arms", arms, 2, MOST_ARMS), ("pulls", pulls, 1, MOST_PULLS)):
-            if not least <= value <= most:
-                raise InvalidField(f"options.{option}", f"{value} is out of range; give {least} to {most}")
+        check_range("arms", arms, 2, MOST_ARMS)
+        check_range("pulls", pulls, 1, MOST_PULLS)
         self.arms = arms
         self.pulls = pulls
         self.episodes_per_trial = pulls

@@ -72,7 +72,7 @@ class Digits(Classification):
     def __init__(self, ways: int = 2) -> None:
         """As :class:`Classification`: two or three ways."""
         super().__init__(ways)
-        names = ", ".join(f"class_{label}" for label in range(ways))
+        names = ", ".join(self._class_names)
         self.description = (
             "An example is a real scan of a handwritten digit, 8 x 8 pixels in [0, 1] as 64 numbers, and the action "
             f"its label. Hidden: the digit behind each of the {ways} labels ({names}), all different and in any order, "

@@ -47,15 +47,6 @@ LETTERS = "".join(alphabet.letters for alphabet in ALPHABETS)
 """Every letter; a class of ``glyphs`` is a place in here."""
 
 
-def alphabet_of(letter: int) -> Alphabet:
-    """The alphabet of ``LETTERS[letter]``."""
-    for alphabet in ALPHABETS:
-        if letter < len(alphabet.letters):
-            return alphabet
-        letter -= len(alphabet.letters)
-    raise IndexError(letter)
-
-
 def groups() -> dict[Split, tuple[tuple[int, ...], ...]]:
     """Split -> its alphabets, as classes."""
     found: dict[Split, tuple[tuple[int, ...], ...]] = dict.fromkeys(Split, ())

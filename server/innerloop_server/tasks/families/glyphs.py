@@ -51,7 +51,7 @@ class Glyphs(Classification):
     def __init__(self, ways: int = 2) -> None:
         """As :class:`Classification`."""
         super().__init__(ways)
-        names = ", ".join(f"class_{label}" for label in range(ways))
+        names = ", ".join(self._class_names)
         self.description = (
             f"An example is an image of a letter, {SIDE} x {SIDE} pixels in [0, 1] as {SIDE * SIDE} numbers, and the "
             f"action its label. Hidden: the letter behind each of the {ways} labels ({names}), different ones of one "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, ClassVar
 
 import gymnasium
 
-from innerloop_server.tasks.families.mujoco_tools import DirectionReward, MujocoFamily, direction_space
+from innerloop_server.tasks.families.mujoco_tools import DirectionFamily, DirectionReward
 
 _LEG_ANGLES = (0.1, 0.2, 0.3, 1.0)
 _LEG_SPEEDS = (2.5, 3.5, 6.0, 7.0)
@@ -32,7 +31,7 @@ class HumanoidVelocity(DirectionReward):
     weight: ClassVar[float] = 1.25
 
 
-class HumanoidDirection(MujocoFamily):
+class HumanoidDirection(DirectionFamily):
     """Humanoid-v5 with a hidden direction."""
 
     name = "humanoid-direction"
@@ -51,11 +50,6 @@ class HumanoidDirection(MujocoFamily):
     action_size = 17
     action_limit = 0.4
     task_type = HumanoidVelocity
-
-    @functools.cached_property
-    def parameter_space(self) -> gymnasium.spaces.Dict:
-        """``direction``: an angle."""
-        return direction_space()
 
     @property
     def observation_shift(self) -> tuple[float, ...]:

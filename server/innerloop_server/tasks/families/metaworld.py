@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Array, Box
-from innerloop_server.domain import Features, Split, Task
+from innerloop_server.domain import Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.families.metaworld_env import ACTION_SIZE, OBSERVATION_SIZE, ManipulationEnv
 from innerloop_server.tasks.family import Extra, Family
@@ -66,8 +66,6 @@ class _MetaWorld(Family):
     """What the benchmarks share."""
 
     horizon = HORIZON
-    discount = 0.99
-    baseline = Features("linear")
     extra = Extra("metaworld", ("metaworld",))
     environments_change_task = True
     splits_hold_out = True

@@ -10,10 +10,9 @@ import gymnasium
 
 from innerloop.arrays import Box, Discrete
 from innerloop_server.domain import Task
-from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.families.minigrid_goal_rules import ACTIONS, COLORS, DIRECTIONS, VIEW, horizon_of
 from innerloop_server.tasks.family import Extra, Family
-from innerloop_server.tasks.options import configured_name
+from innerloop_server.tasks.options import check_range, configured_name
 
 LIMITS: Mapping[str, tuple[int, int]] = {"size": (5, 8), "goals": (2, len(COLORS))}
 EPISODES = 5
@@ -27,7 +26,6 @@ class MiniGridGoal(Family):
     title = "Walk to the one of several goals that pays (MiniGrid)"
     episodes_per_trial = EPISODES
     knows_success = True
-    discount = 0.99
     extra = Extra("games", ("minigrid",))
     environments_change_task = True
     splits_share_tasks = True
@@ -44,8 +42,7 @@ class MiniGridGoal(Family):
         """
         chosen = {"size": size, "goals": goals}
         for option, (least, most) in LIMITS.items():
-            if not least <= chosen[option] <= most:
-                raise InvalidField(f"options.{option}", f"{chosen[option]} is out of range; give {least} to {most}")
+            check_range(option, chosen[option], least, most)
         self.size = size
         self.goals = goals
         self.horizon = horizon_of(size)

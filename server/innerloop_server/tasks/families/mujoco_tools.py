@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 
 from innerloop.arrays import Array, Arrays, Box
-from innerloop_server.domain import Features, Task
+from innerloop_server.domain import Task
 from innerloop_server.tasks.family import Extra, Family
 
 HORIZON = 200
@@ -94,8 +94,6 @@ class MujocoFamily(Family):
     """One of Gymnasium's robots with something hidden. Runs on actors only."""
 
     horizon = HORIZON
-    discount = 0.99
-    baseline = Features("linear")
     extra = Extra("mujoco", ("mujoco",))
     environments_change_task = True
     observation_size: ClassVar[int]
@@ -134,9 +132,15 @@ class MujocoFamily(Family):
         return TimeLimit(self.task_type(env, task.parameters), self.horizon)
 
 
-def direction_space() -> gymnasium.spaces.Dict:
-    """``direction``: an angle, uniform on the whole circle."""
-    return gymnasium.spaces.Dict({"direction": gymnasium.spaces.Box(0.0, 2 * np.pi, (), np.float64)})
+class DirectionFamily(MujocoFamily):
+    """A robot that walks, with a hidden direction."""
+
+    task_type = DirectionReward
+
+    @functools.cached_property
+    def parameter_space(self) -> gymnasium.spaces.Dict:
+        """``direction``: an angle, uniform on the whole circle."""
+        return gymnasium.spaces.Dict({"direction": gymnasium.spaces.Box(0.0, 2 * np.pi, (), np.float64)})
 
 
 @contextlib.contextmanager

@@ -89,7 +89,6 @@ class PointMaze(Family):
     )
     horizon = HORIZON
     knows_success = True
-    discount = 0.99
 
     @functools.cached_property
     def parameter_space(self) -> gymnasium.spaces.Dict:

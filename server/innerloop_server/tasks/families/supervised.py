@@ -39,7 +39,6 @@ class SupervisedEnv(gymnasium.Env[Array, Any]):
         uniforms: int,
         observations: Box,
         actions: Box | Discrete,
-        ways: int = 1,
     ) -> None:
         """A task.
 
@@ -48,8 +47,7 @@ class SupervisedEnv(gymnasium.Env[Array, Any]):
                 the first of them in the lower half for support and in the upper for queries.
             uniforms: how many numbers a reset draws.
             observations: what examples look like.
-            actions: what predictions are.
-            ways: labels that the examples go through; 1 in regression.
+            actions: what predictions are; examples go through the labels in turn.
         """
         self.observation_space = gymnasium.spaces.Box(observations.low, observations.high, dtype=np.float32)
         self.action_space: gymnasium.Space[Any] = (
@@ -60,7 +58,7 @@ class SupervisedEnv(gymnasium.Env[Array, Any]):
         self._nothing = np.zeros(observations.shape, np.float32)
         self._example = example
         self._uniforms = uniforms
-        self._ways = ways
+        self._ways = actions.n if isinstance(actions, Discrete) else 1
         self._episode = 0
         self._answer: Array | None = None
 
@@ -97,8 +95,7 @@ def supervised_env(family: Family, example: Callable[[int, Array], Example], uni
     """A task of ``family`` as an environment, see :class:`SupervisedEnv`; it ends by itself and needs no time limit."""
     observations, actions = family.observation_space, family.action_space
     assert isinstance(observations, Box)
-    ways = actions.n if isinstance(actions, Discrete) else 1
-    return SupervisedEnv(example, uniforms, observations, actions, ways)
+    return SupervisedEnv(example, uniforms, observations, actions)
 
 
 def squared_error(prediction: Array, target: Array) -> float:
@@ -167,7 +164,11 @@ class Classification(Family):
         return {name: np.asarray(one) for name, one in zip(self._class_names, chosen, strict=True)}
 
     def check(self, parameters: Mapping[str, Array], field: str = "task.parameters") -> dict[str, Array]:
-        """As any family's, and the classes must differ."""
+        """As any family's, and the classes must differ.
+
+        Raises:
+            InvalidField: as ``Family.check``; or two labels have the same class.
+        """
         checked = super().check(parameters, field)
         seen: dict[int, str] = {}
         for name in self._class_names:

@@ -16,7 +16,7 @@ from innerloop_server.domain import Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.tasks.batch import TaskBatch
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.options import configured_name
+from innerloop_server.tasks.options import check_range, configured_name
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,6 @@ class TabularMDP(Family):
     options: ClassVar[Mapping[str, int | str]] = {"states": 10, "actions": 5, "episodes": 10}
     title = "Plan in a random Markov decision process"
     horizon = HORIZON
-    discount = 0.99
 
     def __init__(self, states: int = 10, actions: int = 5, episodes: int = 10) -> None:
         """MDPs of this size.
@@ -121,14 +120,13 @@ class TabularMDP(Family):
         Raises:
             InvalidField: fewer than 2 states, 2 actions or 1 episode, or very many.
         """
-        chosen: dict[str, int | str] = {"states": states, "actions": actions, "episodes": episodes}
-        limits = {"states": (2, MOST_STATES), "actions": (2, MOST_ACTIONS), "episodes": (1, MOST_EPISODES)}
-        for option, (least, most) in limits.items():
-            if not least <= int(chosen[option]) <= most:
-                raise InvalidField(f"options.{option}", f"{chosen[option]} is out of range; give {least} to {most}")
+        check_range("states", states, 2, MOST_STATES)
+        check_range("actions", actions, 2, MOST_ACTIONS)
+        check_range("episodes", episodes, 1, MOST_EPISODES)
         self.states = states
         self.actions = actions
         self.episodes_per_trial = episodes
+        chosen = {"states": states, "actions": actions, "episodes": episodes}
         self.name = configured_name("tabular-mdp", self.options, chosen)
         self.description = (
             f"{states} states, {actions} actions. Hidden: transitions, the probabilities of the next state, "

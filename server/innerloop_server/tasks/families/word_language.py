@@ -103,7 +103,7 @@ class WordLanguage(Classification):
     def __init__(self, ways: int = 2) -> None:
         """As :class:`Classification`."""
         super().__init__(ways)
-        names = ", ".join(f"class_{label}" for label in range(ways))
+        names = ", ".join(self._class_names)
         of = {split: ", ".join(languages) for split, languages in LANGUAGES.items()}
         self.description = (
             f"An example is a real word as {SIZE} numbers: its first three letters and its last three, each one-hot, "

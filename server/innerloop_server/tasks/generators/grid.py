@@ -81,7 +81,7 @@ class GridGenerator:
         """The next n tasks.
 
         Raises:
-            InvalidField: the parameter space cannot be covered.
+            InvalidField: the parameter space cannot be covered; or the grid has no n points left (``start_index``).
         """
         position = int(state["position"])
         if position + n > _QUARTER:
@@ -99,9 +99,9 @@ class GridGenerator:
     def point(self, position: int) -> Array:
         """[P] in [-1, 1): the point at ``position``, refused or not."""
         ordinal = _FIRST[self.split] + position
-        fixed = [(int(shift) + ordinal * step) % (1 << _BITS) for shift, step in zip(*self._sequence, strict=True)]
+        fixed = [(shift + ordinal * step) % (1 << _BITS) for shift, step in zip(*self._sequence, strict=True)]
         point = np.array([2 * ((x >> 11) / (1 << 53)) - 1 for x in fixed])
-        turn = position * self._stride + int(self._sequence[0][0])
+        turn = position * self._stride + self._sequence[0][0]
         for j in self._taken_in_turn:
             turn, value = divmod(turn, int(self.cube.levels[j]))
             point[j] = (2 * value + 1) / self.cube.levels[j] - 1
