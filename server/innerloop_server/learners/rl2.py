@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from innerloop.arrays import Arrays
 from innerloop.policy import Header
-from innerloop_server.domain import Adaptation, Experience, LearnerSpec
+from innerloop_server.domain import Experience, LearnerSpec
 from innerloop_server.learners import networks, recurrent
 from innerloop_server.learners.learner import Distribution, Input, Tensors
-from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise
-from innerloop_server.learners.returns import gae
 from innerloop_server.learners.rl2_settings import Rl2Settings, check_fits
-from innerloop_server.learners.trainable import TrainableLearner
+from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 
 MEMORY = "memory"
@@ -31,64 +29,8 @@ VALUE_PREFIX = "value."
 """Meta-parameters that only training reads."""
 
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """R whole trials, time first, whatever tasks they are of. A trial that is over goes on as steps that are not real.
-
-    Arrays are [T, R, ...].
-    """
-
-    observations: torch.Tensor
-    """[T, R, *O]: what was acted on."""
-    actions: torch.Tensor
-    """[T, R, ...] raw."""
-    log_probs: torch.Tensor
-    """[T, R] under the policy that sampled."""
-    rewards: torch.Tensor
-    terminated: torch.Tensor
-    """[T, R] bool: the step ended its episode by itself."""
-    truncated: torch.Tensor
-    """[T, R] bool: the step ended its episode by its horizon."""
-    trial_end: torch.Tensor
-    """[T, R] bool: the step was the trial's last."""
-    success: torch.Tensor
-    """[T, R] bool: the environment called the step a success."""
-    episode: torch.Tensor
-    """[T, R] int64: which episode of its trial the step belongs to."""
-    real: torch.Tensor
-    """[T, R] bool: the trial was still on."""
-
-    def of(self, rows: torch.Tensor) -> TrialRecord:
-        """The trials at ``rows``, [R] bool or int64."""
-        return TrialRecord(**{field.name: getattr(self, field.name)[:, rows] for field in dataclasses.fields(self)})
-
-
-@dataclass(frozen=True)
-class TrialSamples:
-    """Whole trials with all that does not change while the network does. Arrays are [T, R, ...]."""
-
-    x: torch.Tensor
-    """[T, R, I]: what the network reads."""
-    actions: torch.Tensor
-    log_probs: torch.Tensor
-    advantages: torch.Tensor
-    """[T, R] with mean 0 and standard deviation 1 over all real steps."""
-    value_targets: torch.Tensor
-    """[T, R] in ``value_unit``."""
-    real: torch.Tensor
-
-    def __len__(self) -> int:
-        return self.real.shape[1]
-
-    def of(self, rows: torch.Tensor) -> TrialSamples:
-        """The trials at ``rows`` [R] int64."""
-        return TrialSamples(**{field.name: getattr(self, field.name)[:, rows] for field in dataclasses.fields(self)})
-
-
-class Rl2(TrainableLearner):
+class Rl2(TrialLearner):
     """RL2 with a GRU, for Box and Discrete actions."""
-
-    adaptation = Adaptation.MEMORY
 
     def __init__(self, spec: LearnerSpec) -> None:
         """Bind the method to a family.
@@ -98,8 +40,8 @@ class Rl2(TrainableLearner):
         """
         check_fits(spec)
         self.spec = spec
-        self.settings = Rl2Settings.from_json(spec.settings)
-        s = self.settings
+        self._settings = Rl2Settings.from_json(spec.settings)
+        s = self._settings
         self.header = dataclasses.replace(
             networks.header(spec, s.hidden_sizes),
             architecture="gru",
@@ -109,24 +51,9 @@ class Rl2(TrainableLearner):
         )
 
     @property
-    def inner_steps(self) -> int:
-        """Episodes before the last of a trial."""
-        return self.settings.inner_steps
-
-    @property
-    def episodes_per_step(self) -> int:
-        """One."""
-        return self.settings.episodes_per_step
-
-    @property
-    def updates(self) -> int:
-        """Updates of a whole training."""
-        return self.settings.updates
-
-    @property
-    def tasks_per_update(self) -> int:
-        """Fresh tasks an update."""
-        return self.settings.tasks_per_update
+    def settings(self) -> Rl2Settings:
+        """As checked."""
+        return self._settings
 
     def initial_meta(self, seed: int) -> Tensors:
         """Fresh weights of policy and value."""
@@ -161,67 +88,9 @@ class Rl2(TrainableLearner):
         host = {name: value.detach().cpu().numpy() for name, value in _policy_part(meta).items()}
         return self.header, [dict(host) for _ in range(state[MEMORY].shape[0])]
 
-    @torch.no_grad()
-    def prepare(self, meta: Tensors, trials: TrialRecord) -> TrialSamples:
-        """Advantages and value targets.
-
-        They run through the ends of episodes: what comes after one is worth as much as what comes before. At the end
-        of the trial nothing is left, whether its last episode terminated or its time was up: the trial's length is
-        part of the problem.
-
-        Args:
-            meta: the network that sampled.
-            trials: R trials.
-        """
-        s = self.settings
-        x = self._inputs(trials, meta["gru.hidden.weight"].dtype)
-        v_t = recurrent.value(recurrent.share(meta, 1), self._read(meta, x)).reshape(trials.real.shape)
-        lengths = trials.real.sum(0)
-        estimates = gae(
-            (trials.rewards / s.value_unit).T[None],
-            v_t.T[None],
-            torch.zeros_like(v_t[:1]),
-            lengths[None],
-            s.discount,
-            s.trace,
-        )
-        real = trials.real.T[None]
-        return TrialSamples(
-            x=x,
-            actions=trials.actions,
-            log_probs=trials.log_probs,
-            advantages=normalise(estimates, real)[0].T.contiguous(),
-            value_targets=estimates[0].T + v_t,
-            real=trials.real,
-        )
-
-    def loss(self, meta: Tensors, samples: TrialSamples, entropy_weight: float) -> torch.Tensor:
-        """Clipped surrogate, squared value error and entropy bonus, a scalar to minimise (Schulman et al. 2017,
-        https://arxiv.org/abs/1707.06347, equation 9), through the whole of every trial.
-
-        Args:
-            meta: the network.
-            samples: some trials.
-            entropy_weight: of the bonus.
-        """
-        s = self.settings
-        weights = recurrent.share(meta, 1)
-        y = self._read(meta, samples.x)
-        policy = recurrent.policy(self.header, weights, y)
-        actions, old, advantages, targets, real = (
-            part.flatten(0, 1)[None]
-            for part in (samples.actions, samples.log_probs, samples.advantages, samples.value_targets, samples.real)
-        )
-        error = recurrent.value(weights, y) - targets
-        loss = (
-            clipped_surrogate(policy.log_prob(actions), old, advantages, real, s.clip)
-            + s.value_weight * masked_mean(error * error, real)
-            - entropy_weight * masked_mean(policy.entropy(), real)
-        )
-        return loss[0]
-
-    def _inputs(self, trials: TrialRecord, dtype: torch.dtype) -> torch.Tensor:
-        """[T, R, I] what the network reads at each step."""
+    def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
+        """What the network reads at each step, [T, R, I]."""
+        dtype = meta["gru.hidden.weight"].dtype
         start, _ = recurrent.features(self.header, Input(trials.observations[:1]), dtype)
         then = Input(
             observation=trials.observations[1:],
@@ -234,9 +103,11 @@ class Rl2(TrainableLearner):
         )
         return torch.cat([start, recurrent.features(self.header, then, dtype)[0]])
 
-    def _read(self, meta: Tensors, x: torch.Tensor) -> torch.Tensor:
-        """[1, T * R, M + E] what the heads read."""
-        return recurrent.unroll(recurrent.share(meta, 1), x[None]).flatten(1, 2)
+    def read(self, meta: Tensors, x: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
+        """Policy and value at each step, [1, T * R]."""
+        weights = recurrent.share(meta, 1)
+        y = recurrent.unroll(weights, x[None]).flatten(1, 2)
+        return recurrent.policy(self.header, weights, y), recurrent.value(weights, y)
 
 
 def _policy_part(meta: Tensors) -> Tensors:

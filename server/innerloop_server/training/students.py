@@ -1,24 +1,56 @@
-"""Which student a learning method makes."""
+"""Which student a learning method makes, and what plays for it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+
+from innerloop_server.actors.pool import ActorPool
+from innerloop_server.domain import Simulator
 from innerloop_server.learners.pearl import Pearl
 from innerloop_server.learners.reptile import Reptile
 from innerloop_server.learners.trainable import GradientLearner, TrainableLearner
-from innerloop_server.training.collect import Collect
+from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.tasks.family import Family
+from innerloop_server.training import trial_collect
+from innerloop_server.training.actor_collect import actor_collector
+from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.pearl_student import PearlStudent
 from innerloop_server.training.reptile_student import ReptileStudent
+from innerloop_server.training.run import RunSettings
 from innerloop_server.training.student import Student
+from innerloop_server.training.trial_student import TrialStudent
+
+
+@contextmanager
+def teaching(settings: RunSettings, family: Family, learner: TrainableLearner) -> Iterator[Student[Any]]:
+    """The student that teaches ``learner``, and for as long the actors that play for it.
+
+    Args:
+        settings: of the training.
+        family: what it plays.
+        learner: the method.
+
+    Raises:
+        TypeError: no student knows the method.
+    """
+    device = torch.device(settings.device)
+    if isinstance(learner, TrialLearner):
+        yield TrialStudent(learner, trial_collect.batch_collector(family, learner, device))
+        return
+    with _collector(settings, family, learner, device) as collect:
+        yield student_of(learner, collect)
 
 
 def student_of(learner: TrainableLearner, collect: Collect) -> Student[Any]:
-    """The student that teaches ``learner``.
+    """The student that teaches ``learner`` from episodes that do not depend on each other.
 
     Args:
-        learner: the method.
+        learner: the method; none with a memory.
         collect: runs the episodes (``collect.batch_collector``, or environment actors).
 
     Raises:
@@ -31,3 +63,14 @@ def student_of(learner: TrainableLearner, collect: Collect) -> Student[Any]:
     if isinstance(learner, Pearl):
         return PearlStudent(learner, collect)
     raise TypeError(f"no student for a {type(learner).__name__}")
+
+
+@contextmanager
+def _collector(
+    settings: RunSettings, family: Family, learner: TrainableLearner, device: torch.device
+) -> Iterator[Collect]:
+    if settings.simulator is Simulator.BATCH:
+        yield batch_collector(family, learner, device)
+    else:
+        with ActorPool(settings.actors, settings.actor_slots) as pool:
+            yield actor_collector(learner, pool, device)

@@ -18,31 +18,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import safetensors.torch
 import torch
 
 from innerloop_server import faults
-from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.process import resolve_device
-from innerloop_server.domain import Simulator
 from innerloop_server.errors import DataLoss, InnerloopError, say
 from innerloop_server.learners import registry as methods
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.rl2 import Rl2
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired, trial_collect
-from innerloop_server.training.actor_collect import actor_collector
+from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired
 from innerloop_server.training.adversary_generator import AdversaryGenerator
-from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.curves import Curves
 from innerloop_server.training.messages import (
     Checkpointed,
@@ -58,9 +53,7 @@ from innerloop_server.training.metrics import WALL_CLOCK, MetricsLog, UpdateMetr
 from innerloop_server.training.outer_loop import TrainState
 from innerloop_server.training.paired import Paired
 from innerloop_server.training.run import RunFolder, RunSettings
-from innerloop_server.training.student import Student
-from innerloop_server.training.students import student_of
-from innerloop_server.training.trial_student import TrialStudent
+from innerloop_server.training.students import teaching
 
 NICENESS = 5
 """Sessions come first: the trainer yields the processor to the engine."""
@@ -106,7 +99,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
         state = _restore(folder, settings, learner, generator)
         log = stack.enter_context(MetricsLog(folder.metrics, state.update))
         curves = stack.enter_context(Curves(folder.tensorboard, state.update))
-        student = stack.enter_context(_student(settings, family, learner))
+        student = stack.enter_context(teaching(settings, family, learner))
         clock = _Clock.after(log.last)
         for update in candidates.updates_of(folder, up_to=state.update):
             tell(Revised(update))
@@ -172,25 +165,6 @@ def _restore(folder: RunFolder, settings: RunSettings, learner: TrainableLearner
 
 def _shapes(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (value.shape, value.dtype) for name, value in tensors.items()}
-
-
-@contextmanager
-def _student(settings: RunSettings, family: Family, learner: TrainableLearner) -> Iterator[Student[Any]]:
-    if isinstance(learner, Rl2):
-        yield TrialStudent(learner, trial_collect.batch_collector(family, learner, torch.device(settings.device)))
-    else:
-        with _collector(settings, family, learner) as collect:
-            yield student_of(learner, collect)
-
-
-@contextmanager
-def _collector(settings: RunSettings, family: Family, learner: TrainableLearner) -> Iterator[Collect]:
-    device = torch.device(settings.device)
-    if settings.simulator is Simulator.BATCH:
-        yield batch_collector(family, learner, device)
-    else:
-        with ActorPool(settings.actors, settings.actor_slots) as pool:
-            yield actor_collector(learner, pool, device)
 
 
 def _checkpoint(

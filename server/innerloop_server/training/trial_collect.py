@@ -10,7 +10,7 @@ from innerloop.policy import draw_noise
 from innerloop_server.adaptation.rollout import environment_action
 from innerloop_server.domain import Task
 from innerloop_server.learners.learner import Input, Learner, Tensors
-from innerloop_server.learners.rl2 import TrialRecord
+from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import stack_parameters

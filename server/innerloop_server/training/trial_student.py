@@ -9,7 +9,8 @@ import torch
 
 from innerloop_server.domain import Task
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.rl2 import Rl2, TrialRecord
+from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.training import optimiser
 from innerloop_server.training.optimiser import AdamState
@@ -19,9 +20,9 @@ from innerloop_server.training.trial_collect import CollectTrials
 
 @dataclass(frozen=True)
 class TrialStudent(Student[TrialRecord]):
-    """RL2, one trial of each task an update. "After k adaptation steps" is: in episode k of the trial."""
+    """PPO on whole trials, one of each task an update. "After k adaptation steps" is: in episode k of the trial."""
 
-    learner: Rl2
+    learner: TrialLearner
     collect: CollectTrials
     """Runs the trials."""
 

@@ -14,8 +14,9 @@ from innerloop.policy import Policy
 from innerloop_server.domain import Adaptation, LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Input, Tensors
-from innerloop_server.learners.rl2 import MEMORY, Rl2, TrialRecord
+from innerloop_server.learners.rl2 import MEMORY, Rl2
 from innerloop_server.learners.rl2_settings import OUTER, Rl2Settings
+from innerloop_server.learners.trial_record import TrialRecord
 
 MakeSpec = Callable[..., LearnerSpec]
 SMALL = {"encoder_sizes": [3], "memory_size": 4, "hidden_sizes": [3], "last_layer_scale": 1.0}

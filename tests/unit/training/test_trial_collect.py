@@ -7,7 +7,8 @@ import torch
 
 from innerloop_server.domain import Split
 from innerloop_server.learners.learner import Distribution, Input, Tensors
-from innerloop_server.learners.rl2 import Rl2, TrialRecord
+from innerloop_server.learners.rl2 import Rl2
+from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.families.cartpole_dynamics import CartPoleDynamics
 from innerloop_server.tasks.families.gridnavi import GridNavi

@@ -1,0 +1,40 @@
+"""What playing whole trials leaves to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """R whole trials, time first, whatever tasks they are of. A trial that is over goes on as steps that are not real.
+
+    Arrays are [T, R, ...].
+    """
+
+    observations: torch.Tensor
+    """[T, R, *O]: what was acted on."""
+    actions: torch.Tensor
+    """[T, R, ...] raw."""
+    log_probs: torch.Tensor
+    """[T, R] under the policy that sampled."""
+    rewards: torch.Tensor
+    terminated: torch.Tensor
+    """[T, R] bool: the step ended its episode by itself."""
+    truncated: torch.Tensor
+    """[T, R] bool: the step ended its episode by its horizon."""
+    trial_end: torch.Tensor
+    """[T, R] bool: the step was the trial's last."""
+    success: torch.Tensor
+    """[T, R] bool: the environment called the step a success."""
+    episode: torch.Tensor
+    """[T, R] int64: which episode of its trial the step belongs to."""
+    real: torch.Tensor
+    """[T, R] bool: the trial was still on."""
+
+    def of(self, rows: torch.Tensor) -> TrialRecord:
+        """The trials at ``rows``, [R] bool or int64."""
+        return TrialRecord(**{field.name: getattr(self, field.name)[:, rows] for field in dataclasses.fields(self)})
