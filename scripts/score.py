@@ -1,6 +1,8 @@
-"""Score a training beside its untrained start, on the fixed test tasks of its family, pair by pair.
+"""Score a training beside its untrained start, on the fixed tasks of its family, pair by pair.
 
-    python scripts/score.py RUN [--steps K] [--json]
+    python scripts/score.py RUN [--split validation] [--steps K] [--greedy] [--json]
+
+Settings are chosen on validation tasks; test tasks are for the result.
 
 RUN is a folder with manifest.json and meta.safetensors: a revision that scripts/train wrote, or one of the zoo.
 """
@@ -23,10 +25,10 @@ from innerloop_server.actors.pool import ActorPool
 from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import RevisionRef
-from innerloop_server.domain import LearnerSpec
-from innerloop_server.evaluation.plan import draw_tasks, fixed_plan
+from innerloop_server.domain import LearnerSpec, Split
+from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.protocol import EvaluationResult, evaluate
-from innerloop_server.learners.registry import build
+from innerloop_server.learners.registry import build, remembers
 from innerloop_server.store.codec import spec_from_json
 from innerloop_server.tasks.registry import load_registry
 
@@ -36,6 +38,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=None, help="adaptation steps; left out: as in the protocol")
+    parser.add_argument("--split", choices=["test", "validation"], default="test")
+    parser.add_argument("--greedy", action="store_true", help="score the mode of the policy instead of its samples")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -45,18 +49,22 @@ def main() -> int:
     trained = (args.run / "meta.safetensors").read_bytes()
     untrained = safetensors.torch.save(build(spec).initial_meta(manifest["seed"]))
     with ActorPool(args.actors, 256) as pool:
-        results = [score(spec, weights, args.steps, pool) for weights in (untrained, trained)]
-    report(spec, *results, as_json=args.json)
+        plan = planned(spec, Split(args.split), args.steps, greedy=args.greedy)
+        results = [score(spec, weights, plan, pool) for weights in (untrained, trained)]
+    report(spec, plan, *results, as_json=args.json)
     return 0
 
 
-def score(spec: LearnerSpec, weights: bytes, steps: int | None, pool: ActorPool) -> EvaluationResult:
-    """One revision by the fixed test protocol."""
+def planned(spec: LearnerSpec, split: Split, steps: int | None, *, greedy: bool) -> Plan:
+    """The fixed protocol of the learner's family, as far as the command line leaves it."""
+    plan = fixed_plan(load_registry().get(spec.family), split, remembers=remembers(spec))
+    return dataclasses.replace(plan, greedy=greedy, steps=plan.steps if steps is None else steps)
+
+
+def score(spec: LearnerSpec, weights: bytes, plan: Plan, pool: ActorPool) -> EvaluationResult:
+    """One revision by a plan."""
     registry = load_registry()
     family = registry.get(spec.family)
-    plan = fixed_plan(family)
-    if steps is not None:
-        plan = dataclasses.replace(plan, steps=steps)
     core = EngineCore(registry, torch.device("cpu"), device_rows=256, actors=pool)
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         file.write(weights)
@@ -65,7 +73,9 @@ def score(spec: LearnerSpec, weights: bytes, steps: int | None, pool: ActorPool)
         return asyncio.run(evaluate(LocalEngine(core), plan, draw_tasks(family, plan), ref))
 
 
-def report(spec: LearnerSpec, untrained: EvaluationResult, trained: EvaluationResult, *, as_json: bool) -> None:
+def report(
+    spec: LearnerSpec, plan: Plan, untrained: EvaluationResult, trained: EvaluationResult, *, as_json: bool
+) -> None:
     """Means, and the paired difference over tasks with its standard error."""
     difference = trained.returns - untrained.returns
     rows = [
@@ -79,9 +89,11 @@ def report(spec: LearnerSpec, untrained: EvaluationResult, trained: EvaluationRe
         for k in range(difference.shape[1])
     ]
     if as_json:
-        print(json.dumps({"learner": spec.name, "tasks": len(difference), "scores": rows}, indent=2))
+        print(
+            json.dumps({"learner": spec.name, "split": plan.split, "tasks": len(difference), "scores": rows}, indent=2)
+        )
         return
-    print(f"{spec.name}: {len(difference)} fixed test tasks, paired")
+    print(f"{spec.name}: {len(difference)} fixed {plan.split} tasks, paired")
     print(f"{'k':>3} {'untrained':>10} {'trained':>10} {'difference':>11} {'s.e.':>7}")
     for row in rows:
         print("{k:>3} {untrained:>10.2f} {trained:>10.2f} {difference:>11.2f} {standard_error:>7.2f}".format(**row))
