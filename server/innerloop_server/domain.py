@@ -100,7 +100,8 @@ class Experience(Generic[ArrayT]):
     """[B, N] bool: the episode was cut before its end (a segment of a longer one), so its value goes on from
     ``final_observations``. False where it terminated or ran to the family's own horizon."""
     final_observations: ArrayT
-    """[B, N, *O] float32: what was seen after the last step; zero where ``bootstrap`` is False."""
+    """[B, N, *O] float32: what was seen after the last step. Always there where ``bootstrap`` is set; elsewhere actors
+    give it and others leave zeros."""
     time_offset: ArrayT
     """[B, N] int64: the step of the task's episode at which this segment began; 0 for a whole episode."""
     feedback: ArrayT

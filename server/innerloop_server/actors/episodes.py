@@ -166,7 +166,7 @@ class Episodes:
             "log_probs": self._log_probs[:, :t],
             "lengths": self._lengths,
             "bootstrap": np.zeros(n, np.bool_),
-            "final_observations": np.zeros_like(self._current),
+            "final_observations": self._current,
             "time_offset": np.zeros(n, np.int64),
             "feedback": self._feedback[:, :t],
             "success": self._success,

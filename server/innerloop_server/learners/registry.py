@@ -85,7 +85,6 @@ METHODS: Mapping[str, Method] = {
         "innerloop_server.learners.rl2:Rl2",
         rl2_settings.check_fits,
         Adaptation.MEMORY,
-        frozenset({Simulator.BATCH}),
     ),
 }
 """By name."""

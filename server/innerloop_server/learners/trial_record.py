@@ -17,6 +17,8 @@ class TrialRecord:
 
     observations: torch.Tensor
     """[T, R, *O]: what was acted on."""
+    outcomes: torch.Tensor
+    """[T, R, *O]: what the action led to; where an episode ended, its true last observation."""
     actions: torch.Tensor
     """[T, R, ...] raw."""
     log_probs: torch.Tensor

@@ -15,7 +15,7 @@ from innerloop_server.learners.reptile import Reptile
 from innerloop_server.learners.trainable import GradientLearner, TrainableLearner
 from innerloop_server.learners.trial_ppo import TrialLearner
 from innerloop_server.tasks.family import Family
-from innerloop_server.training import trial_collect
+from innerloop_server.training import trial_actors, trial_collect
 from innerloop_server.training.actor_collect import actor_collector
 from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.meta_student import MetaStudent
@@ -23,6 +23,7 @@ from innerloop_server.training.pearl_student import PearlStudent
 from innerloop_server.training.reptile_student import ReptileStudent
 from innerloop_server.training.run import RunSettings
 from innerloop_server.training.student import Student
+from innerloop_server.training.trial_collect import CollectTrials
 from innerloop_server.training.trial_student import TrialStudent
 
 
@@ -39,11 +40,11 @@ def teaching(settings: RunSettings, family: Family, learner: TrainableLearner) -
         TypeError: no student knows the method.
     """
     device = torch.device(settings.device)
-    if isinstance(learner, TrialLearner):
-        yield TrialStudent(learner, trial_collect.batch_collector(family, learner, device))
-        return
-    with _collector(settings, family, learner, device) as collect:
-        yield student_of(learner, collect)
+    with _pool(settings) as pool:
+        if isinstance(learner, TrialLearner):
+            yield TrialStudent(learner, _trials(family, learner, pool, device))
+        else:
+            yield student_of(learner, _episodes(family, learner, pool, device))
 
 
 def student_of(learner: TrainableLearner, collect: Collect) -> Student[Any]:
@@ -66,11 +67,22 @@ def student_of(learner: TrainableLearner, collect: Collect) -> Student[Any]:
 
 
 @contextmanager
-def _collector(
-    settings: RunSettings, family: Family, learner: TrainableLearner, device: torch.device
-) -> Iterator[Collect]:
-    if settings.simulator is Simulator.BATCH:
-        yield batch_collector(family, learner, device)
-    else:
+def _pool(settings: RunSettings) -> Iterator[ActorPool | None]:
+    """Environment actors, where the training plays on them."""
+    if settings.simulator is Simulator.ACTORS:
         with ActorPool(settings.actors, settings.actor_slots) as pool:
-            yield actor_collector(learner, pool, device)
+            yield pool
+    else:
+        yield None
+
+
+def _episodes(family: Family, learner: TrainableLearner, pool: ActorPool | None, device: torch.device) -> Collect:
+    if pool is None:
+        return batch_collector(family, learner, device)
+    return actor_collector(learner, pool, device)
+
+
+def _trials(family: Family, learner: TrialLearner, pool: ActorPool | None, device: torch.device) -> CollectTrials:
+    if pool is None:
+        return trial_collect.batch_collector(family, learner, device)
+    return trial_actors.actor_collector(learner, pool, device)

@@ -84,6 +84,7 @@ def run_trials(
 
     return TrialRecord(
         observations=torch.cat(seen),
+        outcomes=stacked("final_observation"),
         actions=torch.cat(done),
         log_probs=torch.cat(log_probs),
         rewards=stacked("reward"),

@@ -63,7 +63,7 @@ def by_hand(order: EpisodesOrder, row: int) -> dict[str, np.ndarray]:
         if terminated:
             break
     names = ("observations", "actions", "rewards", "log_probs")
-    return {name: np.stack([step[i] for step in steps]) for i, name in enumerate(names)}
+    return {name: np.stack([step[i] for step in steps]) for i, name in enumerate(names)} | {"final": observation}
 
 
 @pytest.mark.parametrize("family", ["walk", "coin-walk"])
@@ -75,6 +75,7 @@ def test_answer_is_the_plain_loop_row_by_row(pool: ActorPool, family: str) -> No
     experience = answer.experience
     for row in range(order.episodes):
         plain = by_hand(order, row)
+        np.testing.assert_array_equal(experience.final_observations[0, row], plain.pop("final"))
         length = len(plain["rewards"])
         assert experience.lengths[0, row] == length
         for name, steps in plain.items():
@@ -86,7 +87,6 @@ def test_answer_is_the_plain_loop_row_by_row(pool: ActorPool, family: str) -> No
     assert answer.seconds > 0
     np.testing.assert_array_equal(answer.returns, experience.rewards[0].astype(np.float64).sum(-1))
     assert not experience.bootstrap.any()
-    assert not experience.final_observations.any()
     assert not experience.time_offset.any()
 
 

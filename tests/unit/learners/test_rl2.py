@@ -43,6 +43,7 @@ def record(rewards: list[list[float]], ends: list[list[int]], actions: list[list
     done = torch.zeros(steps, rows, dtype=torch.int64) if actions is None else torch.tensor(actions).T
     return TrialRecord(
         observations=torch.zeros(steps, rows, 1),
+        outcomes=torch.zeros(steps, rows, 1),
         actions=done,
         log_probs=torch.zeros(steps, rows),
         rewards=r,
