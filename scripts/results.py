@@ -85,7 +85,8 @@ def markdown(results: dict[str, Any]) -> str:
         "with sampled actions, and its 95 % bootstrap interval over tasks. Tasks and seeds were fixed in",
         "`server/innerloop_server/evaluation/protocols.toml` before the shipped learners were trained. Written by "
         "`python scripts/results.py`",
-        f"({platform.machine()}, two cores, CPU); `results.json` beside this page holds every number.",
+        f"({platform.machine()}, two cores, CPU); `results.json` beside this page holds every number. All learning",
+        "methods beside each other have [a page of their own](results-learners.md).",
     ]
     for family, result in results.items():
         plan, references, training = result["plan"], result["references"], result["training"]

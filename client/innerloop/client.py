@@ -20,7 +20,7 @@ from innerloop._core.conversation import Manners
 from innerloop._core.following import OnStep
 from innerloop._core.options import ConnectOptions
 from innerloop._core.policies import Seen
-from innerloop._core.sessions import OpenOptions
+from innerloop._core.sessions import BudgetLike, OpenOptions
 from innerloop._core.tasks import ParameterLike, TaskLike
 from innerloop._handles import ActStream, Adaptation, EvaluationRun, TrainingRun
 from innerloop._supervised import SupervisedSession
@@ -28,7 +28,6 @@ from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop.types import (
     Acted,
-    Budget,
     Evaluation,
     Family,
     Learner,
@@ -202,7 +201,7 @@ class Client:
         learner: str,
         task: TaskLike,
         *,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,
@@ -223,7 +222,8 @@ class Client:
         Args:
             learner: name of a learner, of one of its revisions, or of a family (then ``{family}-maml``).
             task: a task, its name, or the parameters of one as a mapping.
-            budget: when the session ends by itself; or give its parts.
+            budget: when the session ends by itself; or give its parts. ``"auto"``, with or without parts: after as many
+                steps as were worth their episodes on validation tasks.
             steps: budget of adaptation steps. Without any budget: as many as the learner was trained for.
             episodes: budget of episodes.
             seconds: budget of computing seconds.
@@ -260,7 +260,7 @@ class Client:
         local: bool = False,
         continuing: bool = False,
         segment: int = 200,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,
@@ -327,7 +327,7 @@ class Client:
         self,
         learner: str,
         *,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,

@@ -131,6 +131,8 @@ class Budget:
     """Of computing, without queueing or the client's own time."""
     target_return: float | None = None
     """Mean sampled return of a step's episodes."""
+    auto: bool = False
+    """As many steps as were worth their episodes on validation tasks."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Step:
     kl: float
     """From the policy before to the one after, in nats; 0 in regression."""
     entropy: float
-    """Of the policy before, in nats."""
+    """Of the policy before, in nats; where a learner remembers, of the policy that played the episodes."""
     guarded: bool
     """The update made the sampled return fall and was taken back."""
     rate_scale: float
@@ -188,6 +190,12 @@ class Step:
     total_compute_seconds: float
     policy: Policy | None = field(default=None, compare=False)
     """The policy after the step, where it was asked for."""
+    end_reason: str = ""
+    """Why it was the last, where a budget was reached by it; as in :class:`Adapted`."""
+    expected_gain: float | None = None
+    """With budget ``auto``: what one more step brought on validation tasks, in mean return."""
+    uncertainty: float | None = None
+    """Entropy in nats of what the method believes about the task; ``None`` without such a belief."""
 
     def __str__(self) -> str:
         """``step 3: return -1.95 -> -2.99 (taken back)``."""
@@ -219,7 +227,7 @@ class Adapted:
 
     policy: PolicyInfo
     end_reason: str
-    """``finished``, ``budget_steps``, ``budget_episodes``, ``budget_seconds``, ``target_return``, ..."""
+    """``finished``, ``budget_steps``, ``budget_episodes``, ``budget_auto``, ``target_return``, ..."""
     step: int
     """The last step of the session."""
 
@@ -263,6 +271,8 @@ class Learner:
     revisions: int
     owner: str
     create_time: datetime | None
+    remembers: bool = False
+    """It adapts by remembering what it does: a step of its sessions is an episode."""
 
 
 @dataclass(frozen=True)
@@ -329,7 +339,12 @@ class Score:
     create_time: datetime | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else was measured on the same episodes: ``success``, ``accuracy``, ``cross_entropy`` (nats), ``mse``,
-    ``r2``; only those that the family knows."""
+    ``r2``; only those that the family knows. Where a learner remembers, at the k of a trial's last episode:
+    ``trial_return`` of whole trials, and ``trial_low`` and ``trial_high``, its 95 % bootstrap interval over tasks."""
+    trial_references: tuple[Reference, ...] = ()
+    """What ``trial_return`` is read against."""
+    trial_gap_closed: float | None = None
+    """As ``gap_closed``, of whole trials."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from benchmarks.peers.process import PeerProcess
 
 from innerloop.arrays import Discrete
 from innerloop.policy import Header, weight_shapes
@@ -215,23 +216,13 @@ class Peers:
             subprocess.run([sys.executable, "-m", "venv", ".venv-peers"], check=True)
             pip = (str(PEERS_PYTHON), "-m", "pip", "install", "--quiet")
             subprocess.run([*pip, "-r", str(PEERS / "requirements.txt")], check=True)
-        self._process = subprocess.Popen(
-            [PEERS_PYTHON, PEERS / "simulators.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._process = PeerProcess(PEERS_PYTHON, PEERS / "simulators.py")
 
     def side(self, **request: Any) -> Measure:
         """One environment of one peer."""
 
         def measure(seconds: float) -> float | None:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps({**request, "seconds": seconds}) + "\n")
-            self._process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            answer = self._process.ask(**request, seconds=seconds)
             if "error" in answer:
                 print(f"{request['peer']} {request['environment']}: {answer['error']}", file=sys.stderr)
             return answer.get("rate")
@@ -241,9 +232,7 @@ class Peers:
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        self._process.close()
 
 
 def rate(chunk: Callable[[], None], steps: int, seconds: float) -> float:

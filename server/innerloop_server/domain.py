@@ -171,6 +171,8 @@ class Budget:
     """Of computing, without queueing or the client's own time."""
     target_return: float | None = None
     """Mean sampled return of a step's episodes."""
+    auto: bool = False
+    """As many steps as were worth their episodes on validation tasks (``adaptation.worth``)."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ class Score:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else was measured, each a mean over the tasks: ``success`` (share of episodes), ``accuracy``,
     ``cross_entropy`` (nats), ``mse``; and ``r2``, of all tasks at once. Only those that the family knows. Of a method
-    that remembers, at the k of a trial's last episode: ``trial_return``, the sum over the trial's episodes."""
+    that remembers, at the k of a trial's last episode: ``trial_return``, the sum over the trial's episodes, and
+    ``trial_low`` and ``trial_high``, its 95 % bootstrap interval over tasks."""
 
 
 @dataclass(frozen=True)

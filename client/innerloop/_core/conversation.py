@@ -15,7 +15,7 @@ from innerloop._core.backoff import Backoff
 from innerloop._core.codec import array_to_pb
 from innerloop._core.commands import Emit, Program, Receive, Send, Sleep, Start, Stop, Work
 from innerloop._core.environments import Report, Rows, rows_of
-from innerloop._core.episodes import Episode, chunks, collect
+from innerloop._core.episodes import Episode, check_local, chunks, collect
 from innerloop._core.options import MESSAGE_BYTES
 from innerloop._core.protocol import Accepted, Actions, Alive, Event, SessionProtocol
 from innerloop._core.sessions import ADAPT
@@ -111,8 +111,6 @@ def experience(protocol: SessionProtocol, rows: Rows, rng: np.random.Generator) 
         opened = _opened(protocol)
         if protocol.policy is None or opened.episodes_per_step == 0:
             raise ProtocolError("this session was not opened for acting locally: it sends no policies")
-        if protocol.policy.header.remembers:
-            raise ProtocolError("this learner remembers what its rows do step by step: leave `local` out")
         step = protocol.last_step
         episodes: list[Episode] = yield Work(_collecting(rows, protocol.policy, opened.episodes_per_step, rng))
         for chunk in chunks(episodes, EXPERIENCE_BYTES):
@@ -145,6 +143,8 @@ def talk_later(
             rows = rows_of(
                 env, opened.observation_space, opened.action_space, seed=None, continuing=continuing, segment=segment
             )
+            if local and protocol.policy is not None and protocol.policy.header.remembers:
+                check_local(env)
             talk = talk_with(protocol, rows, local=local, seed=None)
         yield from talk()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from innerloop._core.environments import Report, Rows
 from innerloop.arrays import Array
-from innerloop.policy import Policy
+from innerloop.policy import Input, Policy
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Episode:
 def collect(rows: Rows, policy: Policy, count: int, rng: np.random.Generator) -> list[Episode]:
     """Run episodes from a fresh start until ``count`` are complete. Rows whose episode is open then are dropped, and
     an episode counts in the order in which it *began*: counting those that finish first would favour short ones.
+
+    A policy that remembers goes on from where its session is, in one row (:func:`check_local`).
     """
     report = rows.start()
     width = len(report.rows)
@@ -43,8 +46,10 @@ def collect(rows: Rows, policy: Policy, count: int, rng: np.random.Generator) ->
     trails: dict[int, list[tuple[Array, Array, float, float]]] = {row: [] for row in began}
     done: dict[int, Episode] = {}
     next_index = width
+    memory = policy.begin(width)
     while not all(i in done for i in range(count)):
-        decision = policy.decide(report.observations, rng=rng)
+        decision = policy.decide(_seen(report), memory=memory or None, rng=rng)
+        memory = dict(decision.memory)
         before, acted_rows = report.observations, report.rows
         report = rows.step(acted_rows, decision.environment)
         for i, row in enumerate(acted_rows.tolist()):
@@ -58,6 +63,25 @@ def collect(rows: Rows, policy: Policy, count: int, rng: np.random.Generator) ->
                 trails[row], began[row] = [], next_index
                 next_index += 1
     return [done[i] for i in range(count)]
+
+
+def check_local(env: Any) -> None:
+    """Refuse to act locally with a memory in several rows: a session's policy remembers for one.
+
+    Raises:
+        ValueError: ``env`` is a vector of environments.
+    """
+    if int(getattr(env, "num_envs", 1)) > 1:
+        raise ValueError(
+            "this learner remembers, and acting locally it remembers for one environment; "
+            "leave `local` out for a vector of them"
+        )
+
+
+def _seen(report: Report) -> Input:
+    if not report.acted:
+        return Input(report.observations)
+    return Input(report.observations, reward=report.rewards, terminated=report.terminated, truncated=report.truncated)
 
 
 def chunks(episodes: Sequence[Episode], most_bytes: int) -> Iterator[list[Episode]]:

@@ -77,6 +77,7 @@ class SessionProtocol:
         self._awaited: tuple[int, str] | None = None
         self._next = 1
         self._fresh = True
+        self._last = False
         self.session = session
         self.last_step = last_step
         self.opened: Opened | None = None
@@ -91,9 +92,9 @@ class SessionProtocol:
 
     @property
     def spent(self) -> bool:
-        """The budget of steps is known and reached: the end is on its way. Other budgets only the server knows."""
+        """A budget was reached, and the end is on its way: the last step said so, or the budget of steps does."""
         budget = self._open.budget if self._open is not None else pb.Budget()
-        return budget.HasField("steps") and self.last_step >= budget.steps
+        return self._last or (budget.HasField("steps") and self.last_step >= budget.steps)
 
     @property
     def waiting(self) -> bool:
@@ -159,6 +160,7 @@ class SessionProtocol:
             if event.number != self.last_step + 1:
                 raise ProtocolError(f"step {event.number} came after step {self.last_step}: steps are missing")
             self.last_step = event.number
+            self._last = bool(event.end_reason)
             self.policy = event.policy or self.policy
         elif isinstance(event, Adapted):
             self.adapted = event

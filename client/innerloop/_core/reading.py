@@ -109,6 +109,9 @@ def step(m: adaptation_pb2.Step) -> Step:
         compute_seconds=m.compute_seconds,
         total_compute_seconds=m.total_compute_seconds,
         policy=_policy_file(m.policy_file),
+        end_reason=word_from_enum(adaptation_pb2.EndReason, m.end_reason),
+        expected_gain=m.expected_gain if m.HasField("expected_gain") else None,
+        uncertainty=m.uncertainty if m.HasField("uncertainty") else None,
     )
 
 
@@ -148,6 +151,7 @@ def budget(m: adaptation_pb2.Budget) -> Budget:
         episodes=m.episodes if m.HasField("episodes") else None,
         seconds=m.compute_seconds if m.HasField("compute_seconds") else None,
         target_return=m.target_return if m.HasField("target_return") else None,
+        auto=m.auto,
     )
 
 
@@ -206,6 +210,7 @@ def learner(m: learner_pb2.Learner) -> Learner:
         revisions=m.revisions,
         owner=m.owner,
         create_time=time_from_pb(m, "create_time"),
+        remembers=m.remembers,
     )
 
 
@@ -262,6 +267,8 @@ def score(m: evaluation_pb2.Score) -> Score:
         gap_closed=m.gap_closed if m.HasField("gap_closed") else None,
         create_time=time_from_pb(m, "create_time"),
         metrics=dict(sorted(m.metrics.items())),
+        trial_references=tuple(reference(r) for r in m.trial_references),
+        trial_gap_closed=m.trial_gap_closed if m.HasField("trial_gap_closed") else None,
     )
 
 

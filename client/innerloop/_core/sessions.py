@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Literal
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -17,6 +18,9 @@ from innerloop.arrays import Space
 from innerloop.types import Budget, Learner, Session
 from innerloop.v1 import adaptation_pb2 as pb
 from innerloop.v1 import task_pb2
+
+BudgetLike = Budget | Literal["auto"] | None
+"""A budget, or the word for learned time: ``Budget(auto=True)``."""
 
 ADAPT = Rpc("AdaptationService", "Adapt")
 GET = Rpc("AdaptationService", "GetSession")
@@ -39,20 +43,24 @@ class OpenOptions:
 
     @staticmethod
     def budgeted(
-        budget: Budget | None,
+        budget: BudgetLike,
         steps: int | None,
         episodes: int | None,
         seconds: float | None,
         target_return: float | None,
     ) -> Budget:
-        """A budget given whole or in parts.
+        """A budget given whole or in parts; ``"auto"`` goes with parts.
 
         Raises:
-            ValueError: both were given.
+            ValueError: both were given, or a word that is none.
         """
         parts = Budget(steps, episodes, seconds, target_return)
         if budget is None:
             return parts
+        if isinstance(budget, str):
+            if budget != "auto":
+                raise ValueError(f"budget={budget!r} is unknown; give a Budget, or 'auto'")
+            return replace(parts, auto=True)
         if parts != Budget():
             raise ValueError("give either budget=... or its parts (steps, episodes, seconds, target_return)")
         return budget
@@ -85,18 +93,29 @@ def open_simulated(learner: str, task: TaskLike, options: OpenOptions, version: 
     """
     name, bound = yield from learners.resolve(learner)
     if options.budget == Budget():
-        options = replace(options, budget=Budget(steps=bound.inner_steps))
+        options = replace(options, budget=Budget(steps=_trained(bound)))
     message = _open(name, options, version)
     message.task.CopyFrom(task_to_pb(task, bound.family))
     return message
 
 
 def open_client_owned(
-    name: str, bound: Learner, observation_space: Space, action_space: Space, options: OpenOptions, version: str
+    name: str,
+    bound: Learner,
+    observation_space: Space,
+    action_space: Space,
+    options: OpenOptions,
+    version: str,
+    *,
+    rows: int = 1,
 ) -> pb.Open:
-    """The message that opens a session whose episodes the client runs."""
+    """The message that opens a session whose episodes the client runs. Without any budget: as many steps as the learner
+    was trained for; where it remembers, as many episodes in each of the ``rows``, which are trials of their own.
+    """
     if options.budget == Budget():
-        options = replace(options, budget=Budget(steps=bound.inner_steps))
+        apart = bound.remembers and rows > 1
+        trained = Budget(episodes=_trained(bound) * rows) if apart else Budget(steps=_trained(bound))
+        options = replace(options, budget=trained)
     if options.episodes_per_step == 0:
         options = replace(options, episodes_per_step=bound.episodes_per_step)
     message = _open(name, options, version)
@@ -115,6 +134,11 @@ def open_supervised(name: str, bound: Learner, options: OpenOptions, version: st
     return message
 
 
+def _trained(bound: Learner) -> int:
+    """Steps that a learner was trained for, and one where that is none (trials of one episode)."""
+    return max(1, bound.inner_steps)
+
+
 def _open(learner: str, options: OpenOptions, version: str) -> pb.Open:
     budget = options.budget
     lease: Duration | None = None
@@ -130,6 +154,7 @@ def _open(learner: str, options: OpenOptions, version: str) -> pb.Open:
             episodes=budget.episodes,
             compute_seconds=budget.seconds,
             target_return=budget.target_return,
+            auto=budget.auto,
         ),
         seed=options.seed,
         simulator=enum_from_word(task_pb2.Simulator, options.simulator, "simulator"),  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from innerloop._core import conversation, learners, lessons, sessions, tasks
 from innerloop._core.commands import Program
 from innerloop._core.conversation import Manners
 from innerloop._core.environments import check_environment, rows_of, spaces_of
+from innerloop._core.episodes import check_local
 from innerloop._core.following import Following, OnStep
 from innerloop._core.names import resource, short
 from innerloop._core.protocol import SessionProtocol
@@ -53,8 +54,11 @@ def client_owned(
     """A session whose episodes the caller's environment runs."""
     check_environment(env, learner)
     name, bound, sees, does = yield from conversation.fit(spaces_of(env), learner)
+    if bound.remembers and options.policy_in_steps:
+        check_local(env)
     rows = rows_of(env, sees, does, seed=options.seed, continuing=continuing, segment=segment)
-    message = sessions.open_client_owned(name, bound, sees, does, options, __version__)
+    count = int(getattr(env, "num_envs", 1))
+    message = sessions.open_client_owned(name, bound, sees, does, options, __version__, rows=count)
     protocol = SessionProtocol(open=message, version=__version__)
     following = Following(protocol, progress_for(progress, _steps(message)), on_step)
     talk = conversation.talk_with(protocol, rows, local=options.policy_in_steps, seed=options.seed)

@@ -14,7 +14,7 @@ from innerloop._core.conversation import Manners
 from innerloop._core.following import OnStep
 from innerloop._core.options import ConnectOptions
 from innerloop._core.policies import Seen
-from innerloop._core.sessions import OpenOptions
+from innerloop._core.sessions import BudgetLike, OpenOptions
 from innerloop._core.tasks import ParameterLike, TaskLike
 from innerloop.aio._driver import Execution, Transport
 from innerloop.aio._handles import ActStream, Adaptation, EvaluationRun, TrainingRun
@@ -23,7 +23,6 @@ from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop.types import (
     Acted,
-    Budget,
     Evaluation,
     Family,
     Learner,
@@ -154,7 +153,7 @@ class Client:
         learner: str,
         task: TaskLike,
         *,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,
@@ -195,7 +194,7 @@ class Client:
         local: bool = False,
         continuing: bool = False,
         segment: int = 200,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,
@@ -239,7 +238,7 @@ class Client:
         self,
         learner: str,
         *,
-        budget: Budget | None = None,
+        budget: BudgetLike = None,
         steps: int | None = None,
         episodes: int | None = None,
         seconds: float | None = None,

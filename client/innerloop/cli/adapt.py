@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from innerloop.types import Family, Step, Task
 @click.option("--param", "params", multiple=True, metavar="NAME=NUMBERS", help="A task of your own: goal=0.3,-0.2.")
 @click.option("--test-index", type=click.IntRange(min=0), help="A task of the test stream. [default: 0]")
 @click.option("--task-seed", default=0, show_default=True, help="Seed of the test stream.")
+@click.option(
+    "--budget",
+    type=click.Choice(["auto"]),
+    help="auto: as many steps as were worth their episodes on validation tasks.",
+)
 @click.option("--steps", type=int, help="Budget of adaptation steps. [default: as in training]")
 @click.option("--episodes", type=int, help="Budget of episodes.")
 @click.option("--seconds", type=float, help="Budget of computing seconds.")
@@ -78,21 +84,28 @@ def _show(connection: Connection, adaptation: Adaptation) -> None:
     what = f" to {parameters(opened.task.parameters)}" if opened.task and opened.task.parameters else ""
     out.say(f"{opened.session}: {short(opened.revision)} adapts{what} (seed {opened.seed})")
     result = adaptation.result()
-    rows = [_row(step) for step in adaptation.steps]
-    out.table(("step", "return before", "after", "KL", "episodes", "seconds", ""), rows, droppable=("KL", "seconds"))
+    columns = _columns(adaptation.steps)
+    rows = [tuple(show(step) for show in columns.values()) for step in adaptation.steps]
+    out.table(tuple(columns), rows, droppable=("KL", "seconds"))
     out.say(f"{result.policy.name}: {result.step} steps, ended by {result.end_reason.replace('_', ' ')}")
 
 
-def _row(step: Step) -> tuple[Any, ...]:
-    return (
-        step.number,
-        step.pre_return,
-        step.post_return,
-        step.kl,
-        step.episodes,
-        step.compute_seconds,
-        "taken back" if step.guarded else "",
-    )
+def _columns(steps: Sequence[Step]) -> dict[str, Callable[[Step], Any]]:
+    """What is shown of each step; what no step knows is no column."""
+    known: dict[str, Callable[[Step], Any]] = {
+        "uncertainty": lambda step: step.uncertainty,
+        "expected of one more": lambda step: step.expected_gain,
+    }
+    return {
+        "step": lambda step: step.number,
+        "return before": lambda step: step.pre_return,
+        "after": lambda step: step.post_return,
+        "KL": lambda step: step.kl,
+        "episodes": lambda step: step.episodes,
+        "seconds": lambda step: step.compute_seconds,
+        **{name: show for name, show in known.items() if any(show(step) is not None for step in steps)},
+        "": lambda step: "taken back" if step.guarded else "",
+    }
 
 
 def _task(client: Client, learner: str, name: str | None, params: tuple[str, ...], index: int, seed: int) -> Task | str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from typing import Any
 
 import click
-from rich.progress import Progress
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from innerloop._core.names import short
 from innerloop.cli.connection import Connection, connected
@@ -15,6 +15,7 @@ from innerloop.cli.interruption import goes_on, interruptible
 from innerloop.cli.options import POSITIVE, zero_if_left_out
 from innerloop.cli.output import Output
 from innerloop.cli.training_report import made_by, update_line, verdict
+from innerloop.cli.training_score import LiveScore
 from innerloop.client import Client, TrainingRun
 
 
@@ -108,15 +109,31 @@ def _watch(client: Client, run: TrainingRun, out: Output, after: int) -> None:
 
 
 def _follow(run: TrainingRun, out: Output, after: int) -> None:
-    with Progress(console=out.console) if out.live else nullcontext() as bars:
-        bar = bars.add_task(run.name, total=None, completed=after) if bars is not None else None
-        for metrics in run.follow(after):
-            if out.as_json:
-                out.value({"event": "metrics", "metrics": metrics})
-                continue
+    if out.live:
+        _draw(run, out.console, after)
+        return
+    for metrics in run.follow(after):
+        if out.as_json:
+            out.value({"event": "metrics", "metrics": metrics})
+        else:
             out.say(update_line(metrics, run.training.updates))
-            if bars is not None and bar is not None:
-                bars.update(bar, total=run.training.updates or None, completed=metrics.update)
+
+
+def _draw(run: TrainingRun, console: Console, after: int) -> None:
+    """For people who watch: one line that moves. Who pipes gets a line an update."""
+    score = LiveScore()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[score]}"),
+    )
+    with Progress(*columns, console=console, expand=True) as bars:
+        bar = bars.add_task(short(run.training.learner), total=None, completed=after, score="")
+        for metrics in run.follow(after):
+            score.add(metrics)
+            bars.update(bar, total=run.training.updates or None, completed=metrics.update, score=str(score))
 
 
 def _report(run: TrainingRun, out: Output) -> None:

@@ -7,9 +7,11 @@ torch networks of the learners must agree with it to 1e-5 in distribution parame
 One of the two client modules that the server's lower floors may import: numpy and safetensors, no grpc.
 """
 
+from innerloop.policy.belief import BELIEF_LOG_VARIANCE, BELIEF_MEAN
 from innerloop.policy.file import Action, Policy, load_policy, weights_hash
 from innerloop.policy.header import FORMAT, Header, PolicyFormatError
 from innerloop.policy.memory import (
+    HIDDEN,
     LAST_ACTION,
     LAST_REWARD,
     LAST_TERMINATED,
@@ -26,7 +28,10 @@ from innerloop.policy.networks import LOG_STD_FLOOR, forward, forward_with_memor
 from innerloop.policy.sampling import draw_noise, log_prob, sample, to_environment
 
 __all__ = [
+    "BELIEF_LOG_VARIANCE",
+    "BELIEF_MEAN",
     "FORMAT",
+    "HIDDEN",
     "LAST_ACTION",
     "LAST_REWARD",
     "LAST_TERMINATED",

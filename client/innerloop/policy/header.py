@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from innerloop.arrays import Discrete, Space, space_from_json, space_to_json
 
 FORMAT = "innerloop-policy/1"
-ARCHITECTURES = ("mlp", "gru")
+ARCHITECTURES = ("mlp", "gru", "belief", "transformer")
 
 
 class PolicyFormatError(ValueError):
@@ -31,7 +31,9 @@ class Header:
     """A Box action is ``clip(shift + scale * raw, low, high)``; empty for Discrete."""
     action_scale: tuple[float, ...] = ()
     architecture: str = "mlp"
-    """``mlp``: hidden layers on the observation, no memory. ``gru``: a gated recurrent unit in front of them."""
+    """``mlp``: hidden layers on the observation, no memory. ``gru``: a gated recurrent unit in front of them.
+    ``belief``: a belief, read from the memory of such a unit, in place of the memory. ``transformer``: one
+    that attends to the steps of the trial, in place of the unit."""
     adapts: bool = False
     """False: the policy is frozen; one with a memory comes back to where it started when an episode ends. True: it goes
     on adapting as it runs, from episode to episode, until its trial ends."""
@@ -46,14 +48,28 @@ class Header:
     extra: Mapping[str, str] = field(default_factory=dict)
     """Free text for people: task, score. Never needed to run."""
     encoder_sizes: tuple[int, ...] = ()
-    """Of ``gru``: widths of the tanh layers in front of the memory."""
+    """Of all that remember: widths of the tanh layers in front of the memory."""
     memory_size: int = 0
-    """Of ``gru``: width of the memory."""
+    """Of all that remember: width of the memory."""
+    latent_size: int = 0
+    """Of ``belief``: dimensions of what is believed."""
+    memory_layers: int = 0
+    """Of ``transformer``: its blocks."""
+    memory_heads: int = 0
+    """Of ``transformer``: heads of a block, which share ``memory_size`` among them."""
+    memory_span: int = 0
+    """Of ``transformer``: steps that it looks back on, the present one included."""
+    tallies: bool = False
+    """Of ``gru`` and ``transformer``: it counts what each action brought in each state (see ``tallies``)."""
+    tally_mean: float = 0.0
+    """What a reward is thought to be before the first."""
+    tally_strength: float = 1.0
+    """How many rewards that is worth."""
 
     @property
     def remembers(self) -> bool:
         """It keeps a memory from step to step."""
-        return self.architecture == "gru"
+        return self.architecture != "mlp"
 
     @property
     def distribution(self) -> str:
@@ -92,6 +108,12 @@ class Header:
         }
         if self.remembers:
             value |= {"encoder_sizes": list(self.encoder_sizes), "memory_size": self.memory_size}
+        if self.architecture == "belief":
+            value["latent_size"] = self.latent_size
+        if self.architecture == "transformer":
+            value |= {name: getattr(self, name) for name in ("memory_layers", "memory_heads", "memory_span")}
+        if self.tallies:
+            value |= {name: getattr(self, name) for name in ("tallies", "tally_mean", "tally_strength")}
         return json.dumps(value, sort_keys=True)
 
     @staticmethod
@@ -125,6 +147,13 @@ class Header:
                 extra={str(k): str(v) for k, v in value.get("extra", {}).items()},
                 encoder_sizes=tuple(int(n) for n in value.get("encoder_sizes", ())),
                 memory_size=int(value.get("memory_size", 0)),
+                latent_size=int(value.get("latent_size", 0)),
+                memory_layers=int(value.get("memory_layers", 0)),
+                memory_heads=int(value.get("memory_heads", 0)),
+                memory_span=int(value.get("memory_span", 0)),
+                tallies=bool(value.get("tallies", False)),
+                tally_mean=float(value.get("tally_mean", 0.0)),
+                tally_strength=float(value.get("tally_strength", 1.0)),
             )
         except PolicyFormatError:
             raise

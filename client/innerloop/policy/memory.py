@@ -1,8 +1,9 @@
 """What a policy looks at, and the memory that one which remembers carries from step to step.
 
-A memory is a value: a flat dict of arrays with a leading dimension for the rows. ``memory`` is what the network keeps;
-``last.*`` is what the step before brought, so that nobody who goes on later has to know it. Every step takes one and
-gives a new one. On the first step of a trial ``last.trial_end`` is set and everything else is zero.
+A memory is a value: a flat dict of arrays with a leading dimension for the rows. ``memory`` is what the network keeps,
+``belief.*`` what it believes, where it does (see ``belief``); ``last.*`` is what the step before brought, so that
+nobody who goes on later has to know it. Every step takes one and gives a new one. On the first step of a trial
+``last.trial_end`` is set and everything else is zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerloop.arrays import Array, Arrays, Discrete
+from innerloop.policy.attention import empty_attention
+from innerloop.policy.belief import BELIEF_LOG_VARIANCE, BELIEF_MEAN
 from innerloop.policy.header import Header
+from innerloop.policy.tallies import empty_tallies
 
 HIDDEN = "memory"
 """[R, memory_size] float32."""
@@ -57,13 +61,24 @@ def begin(header: Header, rows: int) -> dict[str, Array]:
         return {}
     shape = () if isinstance(header.action_space, Discrete) else (header.action_size,)
     kind = np.int64 if isinstance(header.action_space, Discrete) else np.float32
-    return {HIDDEN: np.zeros((rows, header.memory_size), np.float32)} | {
+    return _hidden(header, rows) | {
         LAST_ACTION: np.zeros((rows, *shape), kind),
         LAST_REWARD: np.zeros(rows, np.float32),
         LAST_TERMINATED: np.zeros(rows, np.bool_),
         LAST_TRUNCATED: np.zeros(rows, np.bool_),
         LAST_TRIAL_END: np.ones(rows, np.bool_),
     }
+
+
+def _hidden(header: Header, rows: int) -> dict[str, Array]:
+    """What the network keeps before a trial's first step."""
+    tallies = empty_tallies(header, rows) if header.tallies else {}
+    if header.architecture == "transformer":
+        return empty_attention(header, rows) | tallies
+    sizes = {HIDDEN: header.memory_size}
+    if header.architecture == "belief":
+        sizes |= dict.fromkeys((BELIEF_MEAN, BELIEF_LOG_VARIANCE), header.latent_size)
+    return {name: np.zeros((rows, size), np.float32) for name, size in sizes.items()} | tallies
 
 
 def checked(header: Header, memory: Arrays, rows: int) -> dict[str, Array]:
@@ -105,10 +120,10 @@ def acted(hidden: Arrays, raw: Array) -> dict[str, Array]:
     """The memory after an action: nothing is known yet of what it brought.
 
     Args:
-        hidden: what the network keeps, [..., R, H] each.
-        raw: the actions that were taken.
+        hidden: what the network keeps, [..., R, *] each.
+        raw: the actions that were taken, [..., R] int64 or [..., R, A] float32.
     """
-    lead = next(iter(hidden.values())).shape[:-1]
+    lead = raw.shape if raw.dtype.kind == "i" else raw.shape[:-1]
     none = np.zeros(lead, np.bool_)
     return dict(hidden) | {
         LAST_ACTION: raw,

@@ -2,7 +2,8 @@
 
 ``mlp``: weights ``layers.0.weight`` [..., in, out], ``layers.0.bias`` [..., out], ..., and ``log_std`` [...,
 action_size] for a gaussian policy. ``gru``: ``encoder.layers.<i>``, ``gru.input``, ``gru.hidden`` and
-``policy.layers.<i>`` in their place.
+``policy.layers.<i>`` in their place; ``belief`` has ``belief.*`` besides, ``transformer`` has ``embed`` and
+``blocks.<i>.*`` in the place of ``gru.*``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from innerloop.arrays import Array, Arrays, Box, Discrete
+from innerloop.policy.attention import attend, attention_shapes
+from innerloop.policy.belief import belief_shapes, believe, seen_belief
 from innerloop.policy.header import Header
 from innerloop.policy.memory import HIDDEN, Input
+from innerloop.policy.tallies import seen_tallies, tallied, tally_size
 
 LOG_STD_FLOOR = math.log(1e-6)
 """Log standard deviations are never below this (a standard deviation of 1e-6)."""
@@ -26,14 +30,21 @@ FLAGS = 3
 def weight_shapes(header: Header) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight the header calls for, without leading dimensions."""
     if header.remembers:
-        encoder = (header.observation_size + header.action_size + FLAGS, *header.encoder_sizes)
+        encoder = (header.observation_size + header.action_size + FLAGS + tally_size(header), *header.encoder_sizes)
         size = header.memory_size
         shapes = _layer_shapes("encoder.layers", encoder)
-        shapes["gru.input.weight"] = (encoder[-1], 3 * size)
-        shapes["gru.input.bias"] = (3 * size,)
-        shapes["gru.hidden.weight"] = (size, 3 * size)
-        shapes["gru.hidden.bias"] = (3 * size,)
-        shapes |= _layer_shapes("policy.layers", (size + encoder[-1], *header.hidden_sizes, header.action_size))
+        if header.architecture == "transformer":
+            shapes |= attention_shapes(header, encoder[-1])
+        else:
+            shapes["gru.input.weight"] = (encoder[-1], 3 * size)
+            shapes["gru.input.bias"] = (3 * size,)
+            shapes["gru.hidden.weight"] = (size, 3 * size)
+            shapes["gru.hidden.bias"] = (3 * size,)
+        read = size + encoder[-1]
+        if header.architecture == "belief":
+            shapes |= belief_shapes(header)
+            read = header.observation_size + 2 * header.latent_size
+        shapes |= _layer_shapes("policy.layers", (read, *header.hidden_sizes, header.action_size))
     else:
         shapes = _layer_shapes("layers", (header.observation_size, *header.hidden_sizes, header.action_size))
     if isinstance(header.action_space, Box):
@@ -62,12 +73,10 @@ def forward_with_memory(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Distribution parameters of a policy with memory, and what its network keeps from here on.
 
-    A gated recurrent unit (Cho et al. 2014, https://arxiv.org/abs/1406.1078), gates as ``torch.nn.GRUCell`` has them.
-
     Args:
         header: the architecture.
         weights: as in :func:`forward`.
-        memory: [..., N, memory_size] float32 under ``memory``; the rest is not read.
+        memory: what the network keeps, [..., N, ...] each; the rest is not read.
         input: all of it, [..., N, ...] each. In rows of ``trial_end`` the memory is emptied first, and what the input
             says of the step before is not read.
 
@@ -89,17 +98,37 @@ def forward_with_memory(
     zero = np.float32(0)
     before = [np.where(first, zero, part) for part in (action, input.reward[..., None].astype(np.float32), ended)]
     x = np.concatenate([observation, *before, first.astype(np.float32)], -1)
+    tallies: dict[str, Array] = {}
+    if header.tallies:
+        tallies = tallied(memory, input.observation, input.previous_action, input.reward, input.trial_end)
+        x = np.concatenate([x, seen_tallies(header, tallies)], -1)
     for i in range(len(header.encoder_sizes)):
         x = np.tanh(_linear(weights, f"encoder.layers.{i}", x))
-    hidden = np.where(first, zero, memory[HIDDEN])
-    size = header.memory_size
+    if header.architecture == "transformer":
+        hidden, kept = attend(header, weights, memory, x, input.trial_end)
+    else:
+        hidden = _gated(weights, np.where(first, zero, memory[HIDDEN]), x)
+        kept = {HIDDEN: hidden}
+    if header.architecture == "belief":
+        belief = believe(weights, hidden)
+        read, kept = (observation, seen_belief(weights, belief)), {**kept, **belief}
+    else:
+        read = (hidden, x)
+    out = _layers(weights, "policy.layers", np.concatenate(read, -1), header.hidden_sizes)
+    return _parameters(header, weights, out), {**kept, **tallies}
+
+
+def _gated(weights: Arrays, hidden: Array, x: Array) -> Array:
+    """The memory [..., N, M] of a gated recurrent unit (Cho et al. 2014, https://arxiv.org/abs/1406.1078) after having
+    looked at ``x`` [..., N, E]; gates as ``torch.nn.GRUCell`` has them.
+    """
+    size = hidden.shape[-1]
     of_input, of_hidden = _linear(weights, "gru.input", x), _linear(weights, "gru.hidden", hidden)
     gates = _sigmoid(of_input[..., : 2 * size] + of_hidden[..., : 2 * size])
     reset, keep = gates[..., :size], gates[..., size:]
     new = np.tanh(of_input[..., 2 * size :] + reset * of_hidden[..., 2 * size :])
-    hidden = new + keep * (hidden - new)
-    out = _layers(weights, "policy.layers", np.concatenate([hidden, x], -1), header.hidden_sizes)
-    return _parameters(header, weights, out), {HIDDEN: hidden}
+    after: Array = new + keep * (hidden - new)
+    return after
 
 
 def _observed(header: Header, observation: Array) -> Array:

@@ -46,6 +46,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """CancelSession."""
     END_REASON_LEASE_EXPIRED: _EndReason.ValueType  # 7
     """Its lease ended."""
+    END_REASON_BUDGET_AUTO: _EndReason.ValueType  # 8
+    """Its budget was `auto`, and another step was not worth its episodes."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Why a session ended."""
@@ -66,6 +68,8 @@ END_REASON_CANCELLED: EndReason.ValueType  # 6
 """CancelSession."""
 END_REASON_LEASE_EXPIRED: EndReason.ValueType  # 7
 """Its lease ended."""
+END_REASON_BUDGET_AUTO: EndReason.ValueType  # 8
+"""Its budget was `auto`, and another step was not worth its episodes."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _SessionState:
@@ -236,6 +240,7 @@ class Budget(_message.Message):
     EPISODES_FIELD_NUMBER: _builtins.int
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     TARGET_RETURN_FIELD_NUMBER: _builtins.int
+    AUTO_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     """Adaptation steps: 1 to 10000."""
     episodes: _builtins.int
@@ -244,6 +249,14 @@ class Budget(_message.Message):
     """Seconds of computing, without queueing or the client's own time."""
     target_return: _builtins.float
     """Mean sampled return of a step's episodes."""
+    auto: _builtins.bool
+    """Learned time: as many steps as were worth their episodes on validation tasks, by the curve that is kept with the
+    revision, and never more than that curve has. The first step is always taken. After k steps the session goes on
+    where some number of further steps brought, on average, more a step than both its price and its standard error. A
+    step's price is 1 % of the most that adaptation brought in all, times `episodes_per_step` over that of the curve
+    (1 where steps use up no episodes of their own, and of learners that remember). A bound by itself; together with
+    others the first that is reached ends the session. A revision without a curve: FAILED_PRECONDITION (NO_CURVE).
+    """
     def __init__(
         self,
         *,
@@ -251,10 +264,11 @@ class Budget(_message.Message):
         episodes: _builtins.int | None = ...,
         compute_seconds: _builtins.float | None = ...,
         target_return: _builtins.float | None = ...,
+        auto: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_episodes", b"_episodes", "_steps", b"_steps", "_target_return", b"_target_return", "compute_seconds", b"compute_seconds", "episodes", b"episodes", "steps", b"steps", "target_return", b"target_return"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_episodes", b"_episodes", "_steps", b"_steps", "_target_return", b"_target_return", "compute_seconds", b"compute_seconds", "episodes", b"episodes", "steps", b"steps", "target_return", b"target_return"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds", "_episodes", b"_episodes", "_steps", b"_steps", "_target_return", b"_target_return", "auto", b"auto", "compute_seconds", b"compute_seconds", "episodes", b"episodes", "steps", b"steps", "target_return", b"target_return"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__compute_seconds: _TypeAlias = _typing.Literal["compute_seconds"]  # noqa: Y015
     _WhichOneofArgType__compute_seconds: _TypeAlias = _typing.Literal["_compute_seconds", b"_compute_seconds"]  # noqa: Y015
@@ -513,7 +527,12 @@ Global___Observe: _TypeAlias = Observe  # noqa: Y015
 
 @_typing.final
 class Experience(_message.Message):
-    """Whole trajectories: N episodes of up to T steps."""
+    """Whole trajectories: N episodes of up to T steps.
+
+    A learner that remembers is shown them as if it had acted itself: row 0 goes on from what it remembers, through all N
+    episodes in their order, so that they are N consecutive episodes of one environment. `log_probs` are not read, and
+    any `step` that was taken may be named. While an episode of row 0 is open in `observe`: FAILED_PRECONDITION (ROW_OPEN).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -765,6 +784,9 @@ class Step(_message.Message):
     COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     TOTAL_COMPUTE_SECONDS_FIELD_NUMBER: _builtins.int
     POLICY_FILE_FIELD_NUMBER: _builtins.int
+    END_REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_GAIN_FIELD_NUMBER: _builtins.int
+    UNCERTAINTY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 1."""
     state_hash: _builtins.str
@@ -784,7 +806,9 @@ class Step(_message.Message):
     regression, whose predictions are points.
     """
     entropy: _builtins.float
-    """Entropy of the policy before the update, in nats, mean over the steps of its episodes. 0 in regression."""
+    """Entropy of the policy before the update, in nats, mean over the steps of its episodes; of learners that remember,
+    of the policy that played them. 0 in regression.
+    """
     guarded: _builtins.bool
     """The update made the sampled return fall and was taken back: the state is the best one again, the rate is halved."""
     rate_scale: _builtins.float
@@ -799,6 +823,14 @@ class Step(_message.Message):
     """Seconds of computing of the session so far."""
     policy_file: _builtins.bytes
     """The portable policy file after the step, where `open.policy_in_steps` asked for it."""
+    end_reason: Global___EndReason.ValueType
+    """Why this step was the last, where a budget was reached by it; `adapted` follows by itself."""
+    expected_gain: _builtins.float
+    """With budget `auto`: what one more step brought on validation tasks, in mean return; unset past the curve's end."""
+    uncertainty: _builtins.float
+    """Entropy in nats of what the method believes about the task after the step, mean over its rows: what there is left
+    to find out. Unset of methods without a belief that has one.
+    """
     def __init__(
         self,
         *,
@@ -816,14 +848,26 @@ class Step(_message.Message):
         compute_seconds: _builtins.float = ...,
         total_compute_seconds: _builtins.float = ...,
         policy_file: _builtins.bytes = ...,
+        end_reason: Global___EndReason.ValueType = ...,
+        expected_gain: _builtins.float | None = ...,
+        uncertainty: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_post_return", b"_post_return", "post_return", b"post_return"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_gain", b"_expected_gain", "_post_return", b"_post_return", "_uncertainty", b"_uncertainty", "expected_gain", b"expected_gain", "post_return", b"post_return", "uncertainty", b"uncertainty"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_post_return", b"_post_return", "compute_seconds", b"compute_seconds", "entropy", b"entropy", "episodes", b"episodes", "guarded", b"guarded", "kl", b"kl", "loss", b"loss", "number", b"number", "policy_file", b"policy_file", "post_return", b"post_return", "pre_return", b"pre_return", "rate_scale", b"rate_scale", "state_hash", b"state_hash", "total_compute_seconds", b"total_compute_seconds", "total_episodes", b"total_episodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_gain", b"_expected_gain", "_post_return", b"_post_return", "_uncertainty", b"_uncertainty", "compute_seconds", b"compute_seconds", "end_reason", b"end_reason", "entropy", b"entropy", "episodes", b"episodes", "expected_gain", b"expected_gain", "guarded", b"guarded", "kl", b"kl", "loss", b"loss", "number", b"number", "policy_file", b"policy_file", "post_return", b"post_return", "pre_return", b"pre_return", "rate_scale", b"rate_scale", "state_hash", b"state_hash", "total_compute_seconds", b"total_compute_seconds", "total_episodes", b"total_episodes", "uncertainty", b"uncertainty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_gain: _TypeAlias = _typing.Literal["expected_gain"]  # noqa: Y015
+    _WhichOneofArgType__expected_gain: _TypeAlias = _typing.Literal["_expected_gain", b"_expected_gain"]  # noqa: Y015
     _WhichOneofReturnType__post_return: _TypeAlias = _typing.Literal["post_return"]  # noqa: Y015
     _WhichOneofArgType__post_return: _TypeAlias = _typing.Literal["_post_return", b"_post_return"]  # noqa: Y015
+    _WhichOneofReturnType__uncertainty: _TypeAlias = _typing.Literal["uncertainty"]  # noqa: Y015
+    _WhichOneofArgType__uncertainty: _TypeAlias = _typing.Literal["_uncertainty", b"_uncertainty"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_gain) -> _WhichOneofReturnType__expected_gain | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__post_return) -> _WhichOneofReturnType__post_return | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uncertainty) -> _WhichOneofReturnType__uncertainty | None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from innerloop.v1 import task_pb2 as innerloop_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinnerloop/v1/evaluation.proto\x12\x0cinnerloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17innerloop/v1/task.proto\"\xc6\x02\n\x0e\x45valuationPlan\x12\x0f\n\x07learner\x18\x01 \x01(\t\x12\"\n\x05split\x18\x02 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x16\n\ttask_seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05tasks\x18\x04 \x01(\x05\x12\x12\n\x05steps\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x11\x65pisodes_per_step\x18\x06 \x01(\x05\x12\x1b\n\x13\x65valuation_episodes\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\x05guard\x18\t \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06greedy\x18\n \x01(\x08\x12*\n\tsimulator\x18\x0b \x01(\x0e\x32\x17.innerloop.v1.SimulatorB\x0c\n\n_task_seedB\x08\n\x06_stepsB\x07\n\x05_seedB\x08\n\x06_guard\"\xf1\x03\n\x05Score\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x1a\n\x12interquartile_mean\x18\x06 \x01(\x01\x12\x0b\n\x03low\x18\x07 \x01(\x01\x12\x0c\n\x04high\x18\x08 \x01(\x01\x12\x16\n\x0estandard_error\x18\t \x01(\x01\x12\r\n\x05tasks\x18\n \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x0b \x01(\x05\x12\"\n\x05split\x18\x0c \x01(\x0e\x32\x13.innerloop.v1.Split\x12\r\n\x05guard\x18\r \x01(\x08\x12\x0e\n\x06greedy\x18\x0e \x01(\x08\x12*\n\tsimulator\x18\x0f \x01(\x0e\x32\x17.innerloop.v1.Simulator\x12\x17\n\ngap_closed\x18\x10 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07metrics\x18\x12 \x03(\x0b\x32 .innerloop.v1.Score.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_gap_closed\"\xdd\x02\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.innerloop.v1.EvaluationState\x12*\n\x04plan\x18\x03 \x01(\x0b\x32\x1c.innerloop.v1.EvaluationPlan\x12\x12\n\nunits_done\x18\x04 \x01(\x03\x12\x13\n\x0bunits_total\x18\x05 \x01(\x03\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12#\n\x06scores\x18\x07 \x03(\x0b\x32\x13.innerloop.v1.Score\x12+\n\nreferences\x18\x08 \x03(\x0b\x32\x17.innerloop.v1.Reference\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x16StartEvaluationRequest\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.innerloop.v1.EvaluationPlan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x17StartEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"$\n\x14GetEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"?\n\x16ListEvaluationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x17ListEvaluationsResponse\x12-\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x18.innerloop.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x46ollowEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x46ollowEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"\'\n\x17\x43\x61ncelEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x43\x61ncelEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"r\n\x12QueryScoresRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0f\n\x07learner\x18\x02 \x01(\t\x12\x0e\n\x01k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x04\n\x02_k\"S\n\x13QueryScoresResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.innerloop.v1.Score\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa9\x01\n\x0f\x45valuationState\x12 \n\x1c\x45VALUATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VALUATION_STATE_RUNNING\x10\x01\x12\x19\n\x15\x45VALUATION_STATE_DONE\x10\x02\x12\x1b\n\x17\x45VALUATION_STATE_FAILED\x10\x03\x12\x1e\n\x1a\x45VALUATION_STATE_CANCELLED\x10\x04\x32\xc9\x04\n\x11\x45valuationService\x12^\n\x0fStartEvaluation\x12$.innerloop.v1.StartEvaluationRequest\x1a%.innerloop.v1.StartEvaluationResponse\x12X\n\rGetEvaluation\x12\".innerloop.v1.GetEvaluationRequest\x1a#.innerloop.v1.GetEvaluationResponse\x12^\n\x0fListEvaluations\x12$.innerloop.v1.ListEvaluationsRequest\x1a%.innerloop.v1.ListEvaluationsResponse\x12\x63\n\x10\x46ollowEvaluation\x12%.innerloop.v1.FollowEvaluationRequest\x1a&.innerloop.v1.FollowEvaluationResponse0\x01\x12\x61\n\x10\x43\x61ncelEvaluation\x12%.innerloop.v1.CancelEvaluationRequest\x1a&.innerloop.v1.CancelEvaluationResponse\x12R\n\x0bQueryScores\x12 .innerloop.v1.QueryScoresRequest\x1a!.innerloop.v1.QueryScoresResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dinnerloop/v1/evaluation.proto\x12\x0cinnerloop.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17innerloop/v1/task.proto\"\xc6\x02\n\x0e\x45valuationPlan\x12\x0f\n\x07learner\x18\x01 \x01(\t\x12\"\n\x05split\x18\x02 \x01(\x0e\x32\x13.innerloop.v1.Split\x12\x16\n\ttask_seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05tasks\x18\x04 \x01(\x05\x12\x12\n\x05steps\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x11\x65pisodes_per_step\x18\x06 \x01(\x05\x12\x1b\n\x13\x65valuation_episodes\x18\x07 \x01(\x05\x12\x11\n\x04seed\x18\x08 \x01(\x04H\x02\x88\x01\x01\x12\x12\n\x05guard\x18\t \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06greedy\x18\n \x01(\x08\x12*\n\tsimulator\x18\x0b \x01(\x0e\x32\x17.innerloop.v1.SimulatorB\x0c\n\n_task_seedB\x08\n\x06_stepsB\x07\n\x05_seedB\x08\n\x06_guard\"\xd8\x04\n\x05Score\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\t\n\x01k\x18\x04 \x01(\x05\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x1a\n\x12interquartile_mean\x18\x06 \x01(\x01\x12\x0b\n\x03low\x18\x07 \x01(\x01\x12\x0c\n\x04high\x18\x08 \x01(\x01\x12\x16\n\x0estandard_error\x18\t \x01(\x01\x12\r\n\x05tasks\x18\n \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x0b \x01(\x05\x12\"\n\x05split\x18\x0c \x01(\x0e\x32\x13.innerloop.v1.Split\x12\r\n\x05guard\x18\r \x01(\x08\x12\x0e\n\x06greedy\x18\x0e \x01(\x08\x12*\n\tsimulator\x18\x0f \x01(\x0e\x32\x17.innerloop.v1.Simulator\x12\x17\n\ngap_closed\x18\x10 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0b\x63reate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x07metrics\x18\x12 \x03(\x0b\x32 .innerloop.v1.Score.MetricsEntry\x12\x31\n\x10trial_references\x18\x13 \x03(\x0b\x32\x17.innerloop.v1.Reference\x12\x1d\n\x10trial_gap_closed\x18\x14 \x01(\x01H\x01\x88\x01\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_gap_closedB\x13\n\x11_trial_gap_closed\"\xdd\x02\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.innerloop.v1.EvaluationState\x12*\n\x04plan\x18\x03 \x01(\x0b\x32\x1c.innerloop.v1.EvaluationPlan\x12\x12\n\nunits_done\x18\x04 \x01(\x03\x12\x13\n\x0bunits_total\x18\x05 \x01(\x03\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12#\n\x06scores\x18\x07 \x03(\x0b\x32\x13.innerloop.v1.Score\x12+\n\nreferences\x18\x08 \x03(\x0b\x32\x17.innerloop.v1.Reference\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x16StartEvaluationRequest\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.innerloop.v1.EvaluationPlan\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"G\n\x17StartEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"$\n\x14GetEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"?\n\x16ListEvaluationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x17ListEvaluationsResponse\x12-\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x18.innerloop.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x46ollowEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x46ollowEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"\'\n\x17\x43\x61ncelEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x18\x43\x61ncelEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.innerloop.v1.Evaluation\"r\n\x12QueryScoresRequest\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0f\n\x07learner\x18\x02 \x01(\t\x12\x0e\n\x01k\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\tB\x04\n\x02_k\"S\n\x13QueryScoresResponse\x12#\n\x06scores\x18\x01 \x03(\x0b\x32\x13.innerloop.v1.Score\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xa9\x01\n\x0f\x45valuationState\x12 \n\x1c\x45VALUATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VALUATION_STATE_RUNNING\x10\x01\x12\x19\n\x15\x45VALUATION_STATE_DONE\x10\x02\x12\x1b\n\x17\x45VALUATION_STATE_FAILED\x10\x03\x12\x1e\n\x1a\x45VALUATION_STATE_CANCELLED\x10\x04\x32\xc9\x04\n\x11\x45valuationService\x12^\n\x0fStartEvaluation\x12$.innerloop.v1.StartEvaluationRequest\x1a%.innerloop.v1.StartEvaluationResponse\x12X\n\rGetEvaluation\x12\".innerloop.v1.GetEvaluationRequest\x1a#.innerloop.v1.GetEvaluationResponse\x12^\n\x0fListEvaluations\x12$.innerloop.v1.ListEvaluationsRequest\x1a%.innerloop.v1.ListEvaluationsResponse\x12\x63\n\x10\x46ollowEvaluation\x12%.innerloop.v1.FollowEvaluationRequest\x1a&.innerloop.v1.FollowEvaluationResponse0\x01\x12\x61\n\x10\x43\x61ncelEvaluation\x12%.innerloop.v1.CancelEvaluationRequest\x1a&.innerloop.v1.CancelEvaluationResponse\x12R\n\x0bQueryScores\x12 .innerloop.v1.QueryScoresRequest\x1a!.innerloop.v1.QueryScoresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,40 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCORE_METRICSENTRY']._loaded_options = None
   _globals['_SCORE_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_EVALUATIONSTATE']._serialized_start=2154
-  _globals['_EVALUATIONSTATE']._serialized_end=2323
+  _globals['_EVALUATIONSTATE']._serialized_start=2257
+  _globals['_EVALUATIONSTATE']._serialized_end=2426
   _globals['_EVALUATIONPLAN']._serialized_start=106
   _globals['_EVALUATIONPLAN']._serialized_end=432
   _globals['_SCORE']._serialized_start=435
-  _globals['_SCORE']._serialized_end=932
-  _globals['_SCORE_METRICSENTRY']._serialized_start=871
-  _globals['_SCORE_METRICSENTRY']._serialized_end=917
-  _globals['_EVALUATION']._serialized_start=935
-  _globals['_EVALUATION']._serialized_end=1284
-  _globals['_STARTEVALUATIONREQUEST']._serialized_start=1286
-  _globals['_STARTEVALUATIONREQUEST']._serialized_end=1374
-  _globals['_STARTEVALUATIONRESPONSE']._serialized_start=1376
-  _globals['_STARTEVALUATIONRESPONSE']._serialized_end=1447
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=1449
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=1485
-  _globals['_GETEVALUATIONRESPONSE']._serialized_start=1487
-  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1556
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1558
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1621
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1623
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1720
-  _globals['_FOLLOWEVALUATIONREQUEST']._serialized_start=1722
-  _globals['_FOLLOWEVALUATIONREQUEST']._serialized_end=1761
-  _globals['_FOLLOWEVALUATIONRESPONSE']._serialized_start=1763
-  _globals['_FOLLOWEVALUATIONRESPONSE']._serialized_end=1835
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1837
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1876
-  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=1878
-  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=1950
-  _globals['_QUERYSCORESREQUEST']._serialized_start=1952
-  _globals['_QUERYSCORESREQUEST']._serialized_end=2066
-  _globals['_QUERYSCORESRESPONSE']._serialized_start=2068
-  _globals['_QUERYSCORESRESPONSE']._serialized_end=2151
-  _globals['_EVALUATIONSERVICE']._serialized_start=2326
-  _globals['_EVALUATIONSERVICE']._serialized_end=2911
+  _globals['_SCORE']._serialized_end=1035
+  _globals['_SCORE_METRICSENTRY']._serialized_start=953
+  _globals['_SCORE_METRICSENTRY']._serialized_end=999
+  _globals['_EVALUATION']._serialized_start=1038
+  _globals['_EVALUATION']._serialized_end=1387
+  _globals['_STARTEVALUATIONREQUEST']._serialized_start=1389
+  _globals['_STARTEVALUATIONREQUEST']._serialized_end=1477
+  _globals['_STARTEVALUATIONRESPONSE']._serialized_start=1479
+  _globals['_STARTEVALUATIONRESPONSE']._serialized_end=1550
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=1552
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=1588
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=1590
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1659
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1661
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1724
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1726
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1823
+  _globals['_FOLLOWEVALUATIONREQUEST']._serialized_start=1825
+  _globals['_FOLLOWEVALUATIONREQUEST']._serialized_end=1864
+  _globals['_FOLLOWEVALUATIONRESPONSE']._serialized_start=1866
+  _globals['_FOLLOWEVALUATIONRESPONSE']._serialized_end=1938
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1940
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1979
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_start=1981
+  _globals['_CANCELEVALUATIONRESPONSE']._serialized_end=2053
+  _globals['_QUERYSCORESREQUEST']._serialized_start=2055
+  _globals['_QUERYSCORESREQUEST']._serialized_end=2169
+  _globals['_QUERYSCORESRESPONSE']._serialized_start=2171
+  _globals['_QUERYSCORESRESPONSE']._serialized_end=2254
+  _globals['_EVALUATIONSERVICE']._serialized_start=2429
+  _globals['_EVALUATIONSERVICE']._serialized_end=3014
 # @@protoc_insertion_point(module_scope)

@@ -176,6 +176,8 @@ class Score(_message.Message):
     GAP_CLOSED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    TRIAL_REFERENCES_FIELD_NUMBER: _builtins.int
+    TRIAL_GAP_CLOSED_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """Resource name of the evaluation that measured it."""
     family: _builtins.str
@@ -210,6 +212,10 @@ class Score(_message.Message):
     """Share of the gap between the memoryless and the oracle reference that is closed; unset where there is none, or where
     they are sums over whole trials, which is not what was scored.
     """
+    trial_gap_closed: _builtins.float
+    """Share of the gap between the memoryless and the oracle reference of trials that `trial_return` closes; unset where
+    there is none.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was measured."""
@@ -220,8 +226,13 @@ class Score(_message.Message):
         episodes. Classification: `accuracy`, `cross_entropy` (nats). Regression: `mse`; `r2`, which is 1 - SSE / SST, both
         summed over all tasks, SST around each task's own mean. All but `r2` are means over the tasks of means over their
         episodes. Of learners that remember, whose steps are episodes, at the k whose episodes are a trial's last:
-        `trial_return`, the mean return of whole trials, which references of a trial are read against.
+        `trial_return`, the mean return of whole trials, with `trial_low` and `trial_high`, the ends of its 95 % bootstrap
+        interval over tasks.
         """
+
+    @_builtins.property
+    def trial_references(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Reference]:
+        """What `trial_return` is read against, where there is one: references of whole trials, exact optima among them."""
 
     def __init__(
         self,
@@ -244,14 +255,21 @@ class Score(_message.Message):
         gap_closed: _builtins.float | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        trial_references: _abc.Iterable[_task_pb2.Reference] | None = ...,
+        trial_gap_closed: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "create_time", b"create_time", "gap_closed", b"gap_closed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "_trial_gap_closed", b"_trial_gap_closed", "create_time", b"create_time", "gap_closed", b"gap_closed", "trial_gap_closed", b"trial_gap_closed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "create_time", b"create_time", "episodes", b"episodes", "evaluation", b"evaluation", "family", b"family", "gap_closed", b"gap_closed", "greedy", b"greedy", "guard", b"guard", "high", b"high", "interquartile_mean", b"interquartile_mean", "k", b"k", "low", b"low", "mean", b"mean", "metrics", b"metrics", "revision", b"revision", "simulator", b"simulator", "split", b"split", "standard_error", b"standard_error", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed", "_trial_gap_closed", b"_trial_gap_closed", "create_time", b"create_time", "episodes", b"episodes", "evaluation", b"evaluation", "family", b"family", "gap_closed", b"gap_closed", "greedy", b"greedy", "guard", b"guard", "high", b"high", "interquartile_mean", b"interquartile_mean", "k", b"k", "low", b"low", "mean", b"mean", "metrics", b"metrics", "revision", b"revision", "simulator", b"simulator", "split", b"split", "standard_error", b"standard_error", "tasks", b"tasks", "trial_gap_closed", b"trial_gap_closed", "trial_references", b"trial_references"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gap_closed: _TypeAlias = _typing.Literal["gap_closed"]  # noqa: Y015
     _WhichOneofArgType__gap_closed: _TypeAlias = _typing.Literal["_gap_closed", b"_gap_closed"]  # noqa: Y015
+    _WhichOneofReturnType__trial_gap_closed: _TypeAlias = _typing.Literal["trial_gap_closed"]  # noqa: Y015
+    _WhichOneofArgType__trial_gap_closed: _TypeAlias = _typing.Literal["_trial_gap_closed", b"_trial_gap_closed"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gap_closed) -> _WhichOneofReturnType__gap_closed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trial_gap_closed) -> _WhichOneofReturnType__trial_gap_closed | None: ...
 
 Global___Score: _TypeAlias = Score  # noqa: Y015
 
@@ -291,7 +309,7 @@ class Evaluation(_message.Message):
 
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.Reference]:
-        """What the scores are read against."""
+        """What the scores are read against: references of an episode, and where there is a `trial_return` those of a trial."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

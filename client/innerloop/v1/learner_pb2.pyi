@@ -73,6 +73,7 @@ class Learner(_message.Message):
     REVISIONS_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REMEMBERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: learners/{learner}."""
     method: _builtins.str
@@ -89,6 +90,8 @@ class Learner(_message.Message):
     """Newest revision's number."""
     owner: _builtins.str
     """The principal that made it; empty for the server's own."""
+    remembers: _builtins.bool
+    """It adapts by remembering what it does: a step of its sessions is an episode."""
     @_builtins.property
     def observation_space(self) -> _array_pb2.Space:
         """What its policies see."""
@@ -120,10 +123,11 @@ class Learner(_message.Message):
         revisions: _builtins.int = ...,
         owner: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        remembers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "create_time", b"create_time", "observation_space", b"observation_space", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "champion", b"champion", "create_time", b"create_time", "episodes_per_step", b"episodes_per_step", "family", b"family", "inner_steps", b"inner_steps", "method", b"method", "name", b"name", "observation_space", b"observation_space", "owner", b"owner", "revisions", b"revisions", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_space", b"action_space", "champion", b"champion", "create_time", b"create_time", "episodes_per_step", b"episodes_per_step", "family", b"family", "inner_steps", b"inner_steps", "method", b"method", "name", b"name", "observation_space", b"observation_space", "owner", b"owner", "remembers", b"remembers", "revisions", b"revisions", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

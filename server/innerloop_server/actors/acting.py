@@ -45,6 +45,9 @@ def shape_key(header: Header) -> Hashable:
         header.action_scale,
         header.encoder_sizes,
         header.memory_size,
+        header.memory_layers,
+        header.memory_heads,
+        header.memory_span,
     )
 
 

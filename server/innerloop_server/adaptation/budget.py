@@ -25,12 +25,12 @@ def check(budget: Budget, limits: Limits, *, simulated: bool, field: str = "open
     if budget.target_return is not None and not abs(budget.target_return) < float("inf"):
         raise InvalidField(f"{field}.target_return", "is not finite")
     bounds = (budget.steps, budget.episodes, budget.seconds)
-    if simulated and all(bound is None for bound in bounds):
-        raise InvalidField(field, "a simulated session needs a bound: set steps, episodes or compute_seconds")
+    if simulated and not budget.auto and all(bound is None for bound in bounds):
+        raise InvalidField(field, "a simulated session needs a bound: set steps, episodes, compute_seconds or auto")
 
 
 def reached(
-    budget: Budget, *, steps: int, episodes: int, seconds: float, mean_return: float | None
+    budget: Budget, *, steps: int, episodes: int, seconds: float, mean_return: float | None, worth: int | None = None
 ) -> EndReason | None:
     """The bound that is reached, if any.
 
@@ -40,6 +40,7 @@ def reached(
         episodes: sampled so far, the guard's too.
         seconds: of computing so far.
         mean_return: mean sampled return of the last step's newest episodes; ``None`` before the first step.
+        worth: with budget ``auto``, how many steps are worth their episodes.
     """
     if budget.target_return is not None and mean_return is not None and mean_return >= budget.target_return:
         return EndReason.TARGET_RETURN
@@ -49,4 +50,6 @@ def reached(
         return EndReason.BUDGET_EPISODES
     if budget.seconds is not None and seconds >= budget.seconds:
         return EndReason.BUDGET_SECONDS
+    if worth is not None and steps >= worth:
+        return EndReason.BUDGET_AUTO
     return None

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from innerloop_server.adaptation import kernels, memory, residents, states
+from innerloop_server.adaptation import kernels, memory, replay, residents, states
 from innerloop_server.adaptation.inner_loop import (
     ActNeed,
     AdaptNeed,
     LoadedRevision,
     Need,
+    Outcome,
+    Replay,
+    ReplayNeed,
     Resident,
     RolloutNeed,
     Step,
     Taken,
-    Updated,
     client_step,
     keep_step,
 )
@@ -42,6 +44,8 @@ from innerloop_server.adaptation.orders import (
     Occupancy,
     Order,
     Priority,
+    Replayed,
+    ReplayOrder,
     Request,
     RevisionRef,
     RolledOut,
@@ -224,6 +228,9 @@ class EngineCore:
             elif isinstance(order, ActOrder):
                 need: Need = ActNeed(resident, order.observations, order.counters, order.memory)
                 seat.running = _Running(order, need, None, self._arrivals)
+            elif isinstance(order, ReplayOrder):
+                need = replay.need_of(order, resident, self._device)
+                seat.running = _Running(order, need, None, self._arrivals)
             elif isinstance(order, RolloutOrder):
                 need = RolloutNeed(
                     resident, resident.state, order.episodes, (order.k, 0), evaluation=True, greedy=order.greedy
@@ -234,7 +241,7 @@ class EngineCore:
                 self._answers.append(Failed(order.key, message, "FAILED_PRECONDITION"))
             elif isinstance(order, KeepOrder):
                 state = memory.named(order.rows, order.memory, self._device)
-                taken = keep_step(resident, state, order.returns)
+                taken = keep_step(resident, state, order.returns, order.entropy)
                 self._finish_step(seat, _Running(order, _NOTHING, None, self._arrivals), taken)
             elif isinstance(order, AdaptOrder):
                 episodes, returns = kernels.reported(order, resident, self._device)
@@ -244,7 +251,7 @@ class EngineCore:
             else:
                 self._advance(seat, _Running(order, _NOTHING, residents.step_of(resident, order), self._arrivals), None)
 
-    def _advance(self, seat: _Seat, running: _Running, outcome: Rollout | Updated | None) -> None:
+    def _advance(self, seat: _Seat, running: _Running, outcome: Outcome | None) -> None:
         """Send a step the outcome of its need; it comes to its next need, or to its end."""
         assert running.step is not None
         try:
@@ -279,7 +286,7 @@ class EngineCore:
                 rate_scale=resident.guard.rate_scale,
                 episodes=taken.episodes,
                 seconds=running.seconds,
-                metrics=taken.metrics,
+                metrics={**taken.metrics, **residents.uncertainty(resident)} if journaled else taken.metrics,
                 snapshot=residents.snapshot(resident) if journaled else b"",
                 policy=residents.policy_file(resident) if order.policy else b"",
             )
@@ -317,6 +324,8 @@ class EngineCore:
         first = needs[0]
         if isinstance(first, AdaptNeed):
             return kernels.adapt([need for need in needs if isinstance(need, AdaptNeed)])
+        if isinstance(first, ReplayNeed):
+            return replay.replay([need for need in needs if isinstance(need, ReplayNeed)])
         if isinstance(first, ActNeed):
             return kernels.act([need for need in needs if isinstance(need, ActNeed)], keys)
         rollouts = [need for need in needs if isinstance(need, RolloutNeed)]
@@ -335,6 +344,9 @@ class EngineCore:
             returns = outcome.returns.detach().cpu().numpy().reshape(-1)
             episodes = kernels.to_host(outcome.experience) if running.order.trajectories else None
             self._answers.append(RolledOut(running.order.key, returns, episodes, self._measure(seat.resident, outcome)))
+        elif isinstance(outcome, Replay):
+            shown = memory.rows_to_host(outcome.state)
+            self._answers.append(Replayed(running.order.key, shown, outcome.entropies))
         else:
             self._answers.append(outcome)
         self._start_next(seat)

@@ -18,6 +18,8 @@ from innerloop_server.adaptation.orders import (
     ExportOrder,
     KeepOrder,
     Occupancy,
+    Replayed,
+    ReplayOrder,
     RolledOut,
     RolloutOrder,
     StepOrder,
@@ -54,6 +56,10 @@ class Engine(Protocol):
 
     async def act(self, order: ActOrder) -> Acted:
         """Actions for a client's rows."""
+        ...
+
+    async def replay(self, order: ReplayOrder) -> Replayed:
+        """Whole episodes shown to a row that remembers."""
         ...
 
     async def rollout(self, order: RolloutOrder) -> RolledOut:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Episode:
     """[*O] float32."""
     feedback: Array
     """[T, F] float32."""
+    entropy: float = 0.0
+    """Of the policy that played it, in nats, mean over its steps; where a method remembers, else not looked at."""
 
     @property
     def total_reward(self) -> float:
@@ -49,6 +51,7 @@ class _OpenEpisode:
     actions: list[Array] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
 
 
 class EpisodeBook:
@@ -99,6 +102,8 @@ class EpisodeBook:
             episode.observations.append(message.observations[i])
             episode.actions.append(acted.raw_actions[i])
             episode.log_probs.append(float(acted.log_probs[i]))
+            if acted.entropies is not None:
+                episode.entropies.append(float(acted.entropies[i]))
             self._open_steps += 1
 
     def add(self, message: Trajectories) -> None:
@@ -129,6 +134,12 @@ class EpisodeBook:
                     ),
                 )
             )
+
+    def note_entropies(self, entropies: Array) -> None:
+        """Note the policy's entropy [N] in the N newest complete episodes."""
+        first = len(self._complete) - len(entropies)
+        for i, entropy in enumerate(entropies.tolist()):
+            self._complete[first + i] = replace(self._complete[first + i], entropy=entropy)
 
     def complete(self) -> tuple[Episode, ...]:
         """The complete episodes, oldest first."""
@@ -161,6 +172,7 @@ class EpisodeBook:
                 bootstrap=truncated and length != self._horizon,
                 final_observation=final_observation.copy(),
                 feedback=np.zeros((length, 0), np.float32) if feedback is None else feedback.copy(),
+                entropy=float(np.mean(episode.entropies)) if episode.entropies else 0.0,
             )
         )
 

@@ -29,6 +29,7 @@ from innerloop_server.adaptation.orders import Attach, RevisionRef
 from innerloop_server.adaptation.owned import OwnedSession, Parked
 from innerloop_server.adaptation.session import LiveSession, Options
 from innerloop_server.adaptation.simulated import SimulatedSession
+from innerloop_server.adaptation.worth import Curve, Worth, worth
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed, Unavailable
 from innerloop_server.learners.registry import remembers
@@ -261,9 +262,29 @@ class SessionHub:
                 "episodes_per_step": episodes,
                 "guard": guard,
                 "policy_in_steps": message.policy_in_steps,
+                **({"worth": (await self._worth(ref, episodes)).to_json()} if message.budget.auto else {}),
             },
         )
         return new, ref
+
+    async def _worth(self, ref: RevisionRef, episodes_per_step: int) -> Worth:
+        """What a session with budget ``auto`` goes by.
+
+        Raises:
+            PreconditionFailed: ``NO_CURVE``, nothing is known of what steps bring.
+        """
+        _, learner, _, number = ref.name.split("/")
+        revision = await asyncio.to_thread(self._store.get_revision, learner, int(number))
+        curve = Curve.of(revision.manifest)
+        if curve is None:
+            raise PreconditionFailed(
+                f"{ref.name} has no validation curve, by which budget auto would stop; set steps, or take a revision "
+                "that was compared with a champion after at least one step",
+                reason="NO_CURVE",
+                facts={"revision": ref.name},
+            )
+        free = ref.spec.supervision is not None or remembers(ref.spec)  # their steps cost what the curve's did
+        return worth(curve, None if free else episodes_per_step or None)
 
     def _simulator(self, message: Open, spec: LearnerSpec) -> Simulator | None:
         if message.task is None:

@@ -87,7 +87,30 @@ class ActNeed:
     """Of a method that remembers: [R, ...] each."""
 
 
-Need = RolloutNeed | AdaptNeed | ActNeed
+@dataclass(frozen=True)
+class ReplayNeed:
+    """N whole episodes shown to one row of a method that remembers, one after the other."""
+
+    resident: Resident
+    state: Tensors
+    """[1, 1, ...] each: of the row, before."""
+    experience: Experience[torch.Tensor]
+    """B = 1."""
+    truncated: torch.Tensor
+    """[1, N] bool; the others ended in a terminal state."""
+
+
+Need = RolloutNeed | AdaptNeed | ActNeed | ReplayNeed
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Outcome of a :class:`ReplayNeed`."""
+
+    state: Tensors
+    """[1, 1, ...] each: of the row, after."""
+    entropies: Array
+    """[N] of the policy, in nats, mean over each episode's steps."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +134,8 @@ class Taken:
     metrics: Mapping[str, float]
 
 
-Step = Generator[RolloutNeed | AdaptNeed, Rollout | Updated, Taken]
+Outcome = Rollout | Updated | Replay
+Step = Generator[RolloutNeed | AdaptNeed | ReplayNeed, Outcome, Taken]
 
 NO_UPDATE: Mapping[str, float] = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
 
@@ -177,20 +201,27 @@ def memory_step(resident: Resident, *, greedy: bool = False) -> Step:
     need = RolloutNeed(resident, resident.state, 1, (resident.number, 0), greedy=greedy)
     played = _rollout((yield need))
     assert played.state is not None  # a method that remembers gives one
+    if played.entropies is None:  # actors act in numpy and report actions alone
+        again = yield ReplayNeed(resident, resident.state, played.experience, torch.zeros_like(played.returns).bool())
+        assert isinstance(again, Replay)
+        entropy = float(again.entropies[0])
+    else:
+        entropy = float(played.entropies[0, 0])
     now = replace(resident, state=played.state, best=played.state, number=resident.number + 1)
-    return Taken(now, mean_return(played), None, False, 1, NO_UPDATE)
+    return Taken(now, mean_return(played), None, False, 1, {**NO_UPDATE, "entropy": entropy})
 
 
-def keep_step(resident: Resident, state: Tensors, returns: Array) -> Taken:
+def keep_step(resident: Resident, state: Tensors, returns: Array, entropy: float) -> Taken:
     """The step of a session whose client plays and whose rows remember: it makes durable what they do.
 
     Args:
         resident: before.
         state: [1, R, ...] each, one row for each of the client's.
         returns: [N] undiscounted, of the episodes that ended since the step before.
+        entropy: of the policy that played them, in nats, mean over their steps.
     """
     now = replace(resident, state=state, best=state, number=resident.number + 1)
-    return Taken(now, float(returns.mean()), None, False, len(returns), NO_UPDATE)
+    return Taken(now, float(returns.mean()), None, False, len(returns), {**NO_UPDATE, "entropy": entropy})
 
 
 def client_step(resident: Resident, experience: Experience[torch.Tensor], returns: Array) -> Step:
@@ -227,11 +258,11 @@ def mean_return(rollout: Rollout) -> float:
     return float(rollout.returns.detach().cpu().numpy().astype("float64").mean())
 
 
-def _rollout(outcome: Rollout | Updated) -> Rollout:
+def _rollout(outcome: Outcome) -> Rollout:
     assert isinstance(outcome, Rollout)
     return outcome
 
 
-def _updated(outcome: Rollout | Updated) -> Updated:
+def _updated(outcome: Outcome) -> Updated:
     assert isinstance(outcome, Updated)
     return outcome

@@ -21,6 +21,7 @@ from innerloop_server.adaptation.inner_loop import (
     AdaptNeed,
     LoadedRevision,
     Need,
+    ReplayNeed,
     Resident,
     RolloutNeed,
     Updated,
@@ -44,6 +45,8 @@ def group_key(need: Need) -> Hashable:
     if isinstance(need, RolloutNeed):
         task, simulator = need.resident.task, need.resident.simulator
         return ("rollout", revision, simulator, task and task.family, need.episodes, need.greedy, need.evaluation)
+    if isinstance(need, ReplayNeed):
+        return ("replay", revision, need.experience.rewards.shape[1:])
     if isinstance(need, AdaptNeed):
         return ("adapt", revision, need.experience.rewards.shape[1], _capacity(need))
     return ("act", revision, need.observations.shape)
@@ -53,6 +56,8 @@ def weight(need: Need) -> int:
     """Environment steps that a need adds to a batch."""
     if isinstance(need, RolloutNeed):
         return need.episodes * need.resident.revision.learner.spec.horizon
+    if isinstance(need, ReplayNeed):
+        return int(need.experience.rewards.numel())
     if isinstance(need, AdaptNeed):
         return int(need.experience.rewards.shape[1]) * _capacity(need)
     return len(need.observations)
@@ -82,19 +87,16 @@ def roll_out(needs: Sequence[RolloutNeed], family: Family, device: torch.device)
         state = memory.spread(state, needs[0].episodes)
     whole = rollout(revision.learner, revision.meta, state, batch, noise, greedy=needs[0].greedy)
     after = [None] * len(needs) if whole.state is None else states.split(whole.state, len(needs))
-    return [
-        Rollout(experience, returns, state)
-        for experience, returns, state in zip(
-            _split_experience(whole.experience, len(needs)), whole.returns.chunk(len(needs)), after, strict=True
-        )
-    ]
+    entropies = [None] * len(needs) if whole.entropies is None else whole.entropies.chunk(len(needs))
+    experience, returns = _split_experience(whole.experience, len(needs)), whole.returns.chunk(len(needs))
+    return [Rollout(*parts) for parts in zip(experience, returns, after, entropies, strict=True)]
 
 
 def adapt(needs: Sequence[AdaptNeed]) -> list[Updated]:
     """One inner update, one outcome a need."""
     revision = needs[0].resident.revision
     capacity = _capacity(needs[0])
-    experience = _stack_experience([trim(need.experience, capacity) for need in needs])
+    experience = stack_experience([trim(need.experience, capacity) for need in needs])
     state = states.stack([need.state for need in needs])
     device = experience.rewards.device
     scale = torch.tensor([need.rate_scale for need in needs], dtype=torch.float32, device=device)
@@ -132,10 +134,19 @@ def act(needs: Sequence[ActNeed], keys: Sequence[int]) -> list[Acted]:
     actions = environment_action(spec, raw).cpu().numpy()
     host = raw.cpu().numpy()
     after: dict[str, Array] = {}
+    entropies: Array | None = None
     if memory.remembers(learner):
         after = {name: value.cpu().numpy() for name, value in memory.acted(hidden, raw).items()}
+        entropies = distribution.entropy().cpu().numpy()
     return [
-        Acted(key, actions[i], host[i], log_probs[i], {name: array[i] for name, array in after.items()})
+        Acted(
+            key,
+            actions[i],
+            host[i],
+            log_probs[i],
+            {name: array[i] for name, array in after.items()},
+            None if entropies is None else entropies[i],
+        )
         for i, key in enumerate(keys)
     ]
 
@@ -235,7 +246,8 @@ def _split_experience(experience: Experience[torch.Tensor], n: int) -> list[Expe
     return [Experience(**{name: part[i] for name, part in parts.items()}) for i in range(n)]
 
 
-def _stack_experience(parts: Sequence[Experience[torch.Tensor]]) -> Experience[torch.Tensor]:
+def stack_experience(parts: Sequence[Experience[torch.Tensor]]) -> Experience[torch.Tensor]:
+    """Episodes of several tasks as one batch; of equal shapes."""
     if len(parts) == 1:
         return parts[0]
     return Experience(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 ACCURACY, CROSS_ENTROPY, MSE, SUCCESS = "accuracy", "cross_entropy", "mse", "success"
+UNCERTAINTY = "uncertainty"
+"""Of a step: entropy in nats of what the method believes about the task after it (``Learner.uncertainty``)."""
 VARIANCE = "variance"
 """Of a task's targets around their own mean, mean over their dimensions: what ``mse`` is a share of."""
 

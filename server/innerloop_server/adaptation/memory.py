@@ -148,9 +148,14 @@ def named(rows: Array, arrays: Mapping[str, Array], device: torch.device) -> Ten
 
 def kept_rows(state: Tensors, empty: Tensors) -> KeptRows:
     """What the rows of a client remember; none where the state is of nobody's row yet."""
-    host = {name: value[0].detach().cpu().numpy() for name, value in state.items()}
+    host = rows_to_host(state)
     rows = host.pop(ROWS, np.zeros(0, np.int64))
     return KeptRows(rows, {name: array[: len(rows)] for name, array in host.items()}, row_of(empty))
+
+
+def rows_to_host(state: Tensors) -> dict[str, Array]:
+    """Undo :func:`rows_to_device`."""
+    return {name: value[0].detach().cpu().numpy() for name, value in state.items()}
 
 
 def rows_to_device(rows: Mapping[str, Array], device: torch.device) -> Tensors:

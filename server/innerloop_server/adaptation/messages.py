@@ -24,6 +24,8 @@ class EndReason(enum.StrEnum):
     TARGET_RETURN = "target_return"
     CANCELLED = "cancelled"
     LEASE_EXPIRED = "lease_expired"
+    BUDGET_AUTO = "budget_auto"
+    """Another step was not worth its episodes."""
 
 
 # -- from the client ----------------------------------------------------------------------------------------------
@@ -163,6 +165,10 @@ class StepTaken:
     total_seconds: float
     metrics: Mapping[str, float]
     policy_file: bytes = b""
+    end_reason: str = ""
+    """Why the session ends with it (an :class:`EndReason`); empty: it goes on."""
+    expected_gain: float | None = None
+    """With budget ``auto``: what one more step brought on validation tasks."""
 
     @staticmethod
     def of(stepped: Stepped, record: SessionRecord, sequence: int) -> StepTaken:

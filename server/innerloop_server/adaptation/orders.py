@@ -104,6 +104,8 @@ class KeepOrder:
     """[R, ...] each."""
     returns: Array
     """[N] undiscounted returns of the episodes that were played for it."""
+    entropy: float = 0.0
+    """Of the policy that played them, in nats, mean over their steps."""
     policy: bool = False
 
 
@@ -133,6 +135,27 @@ class ActOrder:
 
 
 @dataclass(frozen=True)
+class ReplayOrder:
+    """Show a row N whole episodes, one after the other, as if it had acted itself: what does it remember then? For
+    methods that remember alone. Answered with :class:`Replayed`.
+    """
+
+    key: int
+    memory: Arrays
+    """[1, ...] each: what the row remembers before."""
+    observations: Array
+    """[N, T, *O] float32."""
+    actions: Array
+    """[N, T, A] float32 or [N, T] int64, raw."""
+    rewards: Array
+    """[N, T] float32."""
+    lengths: Array
+    """[N] int64, 1 to T."""
+    truncated: Array
+    """[N] bool; the others ended in a terminal state."""
+
+
+@dataclass(frozen=True)
 class RolloutOrder:
     """Sample fresh evaluation episodes with the present state. Answered with :class:`RolledOut`."""
 
@@ -152,7 +175,7 @@ class ExportOrder:
     key: int
 
 
-Order = StepOrder | AdaptOrder | KeepOrder | ActOrder | RolloutOrder | ExportOrder
+Order = StepOrder | AdaptOrder | KeepOrder | ActOrder | ReplayOrder | RolloutOrder | ExportOrder
 Request = Attach | Detach | Order
 
 
@@ -185,7 +208,8 @@ class Stepped:
     seconds: float
     """Of computing: this session's share of the batches that it was part of."""
     metrics: Mapping[str, float]
-    """``loss``, ``kl``, ``entropy``; zero where no update was made."""
+    """``loss``, ``kl``, ``entropy``; zero where no update was made, but for the entropy of methods that remember. And
+    ``uncertainty`` where the method knows it."""
     snapshot: bytes
     policy: bytes
 
@@ -201,6 +225,19 @@ class Acted:
     log_probs: Array
     memory: Arrays = field(default_factory=dict)
     """Of a method that remembers: [R, ...] each, after having acted."""
+    entropies: Array | None = None
+    """Of a method that remembers: [R] of the policy that chose, in nats."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a row remembers after the episodes of a :class:`ReplayOrder`."""
+
+    key: int
+    memory: Arrays
+    """[1, ...] each."""
+    entropies: Array
+    """[N] of the policy that would have played them, in nats, mean over each one's steps."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +273,7 @@ class Failed:
     """As in ``errors``: ``EXHAUSTED``, ``UNAVAILABLE``, ``ENVIRONMENT_FAILED``, ``INTERNAL``."""
 
 
-Answer = Attached | Stepped | Acted | RolledOut | Exported | Failed
+Answer = Attached | Stepped | Acted | Replayed | RolledOut | Exported | Failed
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,14 @@ from innerloop_server.adaptation.messages import (
     StepTaken,
     Trajectories,
 )
-from innerloop_server.adaptation.orders import ActOrder, AdaptOrder, KeepOrder, KeptRows, Stepped
+from innerloop_server.adaptation.orders import ActOrder, AdaptOrder, KeepOrder, KeptRows, ReplayOrder, Stepped
 from innerloop_server.adaptation.row_memory import RowMemory
 from innerloop_server.adaptation.sequence import ReplyBook
 from innerloop_server.adaptation.session import LiveSession
 from innerloop_server.errors import PreconditionFailed, StaleStep
+
+_SHOWN = 0
+"""The row that whole episodes are shown to."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,17 @@ class OwnedSession(LiveSession):
             self._episodes.acted(message, acted)
             if self._rows is not None:
                 self._rows.acted(message.row_ids, acted.memory)
-                acted = replace(acted, memory={})
+                acted = replace(acted, memory={}, entropies=None)
             replies.append(Actions(message.sequence, self.record.step, message.row_ids, acted))
         self._replies.answer(message.sequence, replies, durable=len(replies) > 1)
         await self._outbox.put(replies[-1])
 
     async def _take_trajectories(self, message: Trajectories) -> None:
-        if self._rows is not None:
-            raise PreconditionFailed(
-                f"{self.spec.name} remembers what its rows do step by step; send observe instead of whole episodes",
-                reason="MEMORY_OF_ROWS",
-            )
         self._check_lag(message.step, exact=message.log_probs is None)
         faults.point("experience")
+        if self._rows is not None:
+            await self._show(message, self._rows)
+            return
         before = self._episodes.pending
         self._episodes.add(message)
         wanted = self.options.episodes_per_step
@@ -127,6 +128,36 @@ class OwnedSession(LiveSession):
         accepted = Accepted(message.sequence, self._episodes.pending)
         self._replies.answer(message.sequence, [accepted], durable=False)
         await self._outbox.put(accepted)
+
+    async def _show(self, message: Trajectories, rows: RowMemory) -> None:
+        """Show row 0 whole episodes, and make what it then remembers durable: their step."""
+        if rows.is_open(_SHOWN):
+            raise PreconditionFailed(
+                f"row {_SHOWN} is in the middle of an episode, end it with observe before you send whole ones",
+                reason="ROW_OPEN",
+            )
+        pending, memory = self._episodes.pending, rows.of((_SHOWN,))
+        self._episodes.add(message)
+        try:
+            order = ReplayOrder(
+                self.key,
+                memory,
+                message.observations,
+                message.raw_actions,
+                message.rewards,
+                message.lengths,
+                message.truncated,
+            )
+            shown = await self._engine.replay(order)
+            rows.settle(_SHOWN, shown.memory)
+            self._episodes.note_entropies(shown.entropies)
+            replies: list[Reply] = [await self._adapt(message.sequence)]
+        except BaseException:
+            if self._replies.next == message.sequence:  # unanswered: it is sent again, and must not count twice
+                self._episodes.keep(pending)
+                rows.settle(_SHOWN, memory)
+            raise
+        await self._ended(message.sequence, replies)
 
     async def _advance(self, message: Advance) -> None:
         if not self._episodes.pending:
@@ -157,7 +188,9 @@ class OwnedSession(LiveSession):
         if self._rows is not None:
             returns = np.array([episode.total_reward for episode in episodes])
             rows, memory = self._rows.settled()
-            return await self._engine.keep(KeepOrder(self.key, number, rows, memory, returns, policy=policy))
+            lengths = [len(episode.rewards) for episode in episodes]
+            entropy = float(np.average([episode.entropy for episode in episodes], weights=lengths))
+            return await self._engine.keep(KeepOrder(self.key, number, rows, memory, returns, entropy, policy))
         experience, returns = await asyncio.to_thread(stack, episodes)
         return await self._engine.adapt(AdaptOrder(self.key, number, experience, returns, policy=policy))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from innerloop.policy import Policy
@@ -17,6 +18,7 @@ from innerloop_server.adaptation.inner_loop import (
     simulated_step,
     supervised_step,
 )
+from innerloop_server.adaptation.measures import UNCERTAINTY
 from innerloop_server.adaptation.orders import Attach, Attached, StepOrder
 
 
@@ -66,6 +68,15 @@ def step_of(resident: Resident, order: StepOrder) -> Step:
 def snapshot(resident: Resident) -> bytes:
     """All that the session needs to go on from here."""
     return states.pack_snapshot(resident.state, resident.best, resident.guard, resident.phase)
+
+
+@torch.no_grad()
+def uncertainty(resident: Resident) -> dict[str, float]:
+    """What the method believes about the task, as a metric; nothing where it does not say."""
+    revision, state = resident.revision, resident.state
+    remembers = memory.remembers(revision.learner)
+    found = revision.learner.uncertainty(revision.meta, memory.own(state) if remembers else state)
+    return {} if found is None else {UNCERTAINTY: float(found.detach().cpu().numpy().astype(np.float64).mean())}
 
 
 def policy_file(resident: Resident) -> bytes:

@@ -51,6 +51,9 @@ class Rollout:
     """[B, N] float32, undiscounted."""
     state: Tensors | None = None
     """Of a method that remembers: [B, N, ...] each, what every row ended with."""
+    entropies: torch.Tensor | None = None
+    """Of a method that remembers: [B, N] float32, the mean entropy of the policy over each episode, in nats; ``None``
+    where the simulator does not say."""
 
 
 def draw(
@@ -151,6 +154,7 @@ def rollout(
     alive = torch.ones(b, n, dtype=torch.bool, device=device)
     lengths = torch.zeros(b, n, dtype=torch.int64, device=device)
     remembers = memory.remembers(learner)
+    entropies = drawn.new_zeros(b, n)
     for t in range(horizon):
         seen = memory.whole_input(state, observation) if remembers else Input(observation)
         distribution, kept = learner.act(meta, memory.own(state) if remembers else state, seen)
@@ -170,6 +174,7 @@ def rollout(
             success = success | (alive & batch.success(simulation))
         lengths += alive
         if remembers:  # a row that is over keeps what it ended with
+            entropies = entropies + torch.where(alive, distribution.entropy(), 0.0)
             cut = torch.full_like(terminated, t == horizon - 1) & ~terminated
             state = memory.where(alive, memory.after(kept, raw, rewards[t], terminated, cut), state)
         alive = alive & ~terminated
@@ -188,7 +193,8 @@ def rollout(
         feedback=_episode_first(feedback, lengths),
         success=success,
     )
-    return Rollout(experience, experience.rewards.sum(-1), state if remembers else None)
+    returns = experience.rewards.sum(-1)
+    return Rollout(experience, returns, state, entropies / lengths) if remembers else Rollout(experience, returns)
 
 
 def _episode_first(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

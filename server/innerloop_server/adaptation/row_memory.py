@@ -77,6 +77,14 @@ class RowMemory:
             self._open[row] = {name: array[i] for name, array in memory.items()}
             self._acted.add(row)
 
+    def is_open(self, row: int) -> bool:
+        """Whether an episode of the row is under way."""
+        return row in self._open
+
+    def settle(self, row: int, memory: Mapping[str, Array]) -> None:
+        """Take in what a row remembers after whole episodes: [1, ...] each."""
+        self._settled[row] = {name: array[0] for name, array in memory.items()}
+
     def drop_open(self) -> None:
         """Forget what open episodes were remembered for: after a lost stream the client restarts them."""
         self._open.clear()

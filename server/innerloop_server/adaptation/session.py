@@ -28,6 +28,7 @@ from innerloop_server.adaptation.messages import (
 from innerloop_server.adaptation.orders import ExportOrder, Stepped
 from innerloop_server.adaptation.outbox import Outbox
 from innerloop_server.adaptation.sequence import ReplyBook, forgotten
+from innerloop_server.adaptation.worth import Worth
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import PreconditionFailed
 from innerloop_server.store.ids import new_id
@@ -44,12 +45,20 @@ class Options:
     episodes_per_step: int
     guard: bool
     policy_in_steps: bool
+    worth: Worth | None = None
+    """Of a session with budget ``auto``."""
 
     @staticmethod
     def of(record: SessionRecord) -> Options:
         """Read from a record."""
         value: Mapping[str, Any] = record.options
-        return Options(int(value["episodes_per_step"]), bool(value["guard"]), bool(value["policy_in_steps"]))
+        worth = value.get("worth")
+        return Options(
+            episodes_per_step=int(value["episodes_per_step"]),
+            guard=bool(value["guard"]),
+            policy_in_steps=bool(value["policy_in_steps"]),
+            worth=None if worth is None else Worth.from_json(worth),
+        )
 
 
 class LiveSession(abc.ABC):
@@ -222,7 +231,7 @@ class LiveSession(abc.ABC):
 
     async def _settle(self, stepped: Stepped, sequence: int | None) -> StepTaken:
         """Make a step durable, and only then part of the session. Never interrupted half-way (see :meth:`close`)."""
-        event = StepTaken.of(stepped, self.record, sequence or 0)
+        event = self._told(stepped, sequence or 0)
         commit = CommitStep(
             StepRecord(self.record.id, stepped.number, event.to_bytes(), sequence),
             stepped.snapshot,
@@ -240,6 +249,16 @@ class LiveSession(abc.ABC):
         )
         self._learned(sequence, event)
         return event
+
+    def _told(self, stepped: Stepped, sequence: int) -> StepTaken:
+        """What the client is told of a step that is not durable yet."""
+        event = StepTaken.of(stepped, self.record, sequence)
+        worth = self.options.worth
+        return replace(
+            event,
+            end_reason=self._reached(event, after=stepped) or "",
+            expected_gain=None if worth is None else worth.expected_gain(stepped.number),
+        )
 
     async def _finish(self, reason: EndReason, sequence: int, replies: list[Reply]) -> None:
         exported = await self._engine.export(ExportOrder(self.key))
@@ -288,6 +307,7 @@ class LiveSession(abc.ABC):
             episodes=last.total_episodes if after and last else self.record.episodes,
             seconds=last.total_seconds if after and last else self.record.seconds,
             mean_return=mean_return,
+            worth=None if self.options.worth is None else self.options.worth.steps,
         )
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:

@@ -22,6 +22,8 @@ from innerloop_server.adaptation.orders import (
     Failed,
     KeepOrder,
     Order,
+    Replayed,
+    ReplayOrder,
     Request,
     RolledOut,
     RolloutOrder,
@@ -92,6 +94,10 @@ class WaitingEngine(abc.ABC):
     async def act(self, order: ActOrder) -> Acted:
         """Actions for a client's rows."""
         return await self._ask(order, Acted)
+
+    async def replay(self, order: ReplayOrder) -> Replayed:
+        """Whole episodes shown to a row that remembers."""
+        return await self._ask(order, Replayed)
 
     async def rollout(self, order: RolloutOrder) -> RolledOut:
         """Fresh evaluation episodes."""

@@ -19,7 +19,7 @@ from innerloop_server.adaptation.orders import Attach, Priority, RevisionRef, Ro
 from innerloop_server.domain import Experience, Score, Task
 from innerloop_server.errors import Exhausted, Unavailable
 from innerloop_server.evaluation.plan import Plan, session_seed
-from innerloop_server.evaluation.scores import TRIAL_RETURN, score
+from innerloop_server.evaluation.scores import score, trial_metrics
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ async def evaluate(
     if 0 < trial_episodes <= plan.steps + 1:
         # Each task's next episode, averaged, after each k: their sum is what a whole trial brings.
         last = trial_episodes - 1
-        metrics = {**scores[last].metrics, TRIAL_RETURN: float(returns[:, :trial_episodes].sum(1).mean())}
+        metrics = {**scores[last].metrics, **trial_metrics(returns[:, :trial_episodes].sum(1), plan.seed)}
         scores = (*scores[:last], replace(scores[last], metrics=metrics), *scores[last + 1 :])
     return EvaluationResult(returns, scores, kept)
 

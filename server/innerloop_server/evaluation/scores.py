@@ -18,6 +18,8 @@ from innerloop_server.streams import Purpose, stream
 
 CONFIDENCE = 0.95
 """Coverage of the bootstrap interval."""
+TRIAL_STREAM = 1_000
+"""Counter of the stream that a trial's interval is resampled from, apart from those of every k."""
 RESAMPLES = 2_000
 """Bootstrap resamples, as in rliable's examples."""
 R2 = "r2"
@@ -25,6 +27,8 @@ R2 = "r2"
 TRIAL_RETURN = "trial_return"
 """Name of the metric: the undiscounted return of a task's whole trial, by a policy that remembers. It is what
 references of a trial are read against."""
+TRIAL_LOW, TRIAL_HIGH = "trial_low", "trial_high"
+"""Names of the metrics: the ends of its 95 % bootstrap interval, over tasks."""
 MEMORYLESS = "memoryless"
 """Name of the reference that a policy reaches without adapting."""
 ORACLE = "oracle"
@@ -114,18 +118,35 @@ def score(returns: Array, k: int, episodes: int, seed: int, measures: Sequence[M
     )
 
 
-def comparable(references: Sequence[Reference]) -> tuple[Reference, ...]:
-    """Those that a score can be read against: scores are returns of an episode, never of a trial."""
-    return tuple(reference for reference in references if reference.unit is ReturnUnit.EPISODE)
+def trial_metrics(returns: Array, seed: int) -> dict[str, float]:
+    """What M tasks' whole trials come to; the interval only where there is more than one task.
+
+    Args:
+        returns: [M] undiscounted return of each task's trial.
+        seed: of the evaluation; names the stream of the resamples.
+    """
+    low, high = bootstrap_interval(returns, stream(seed, Purpose.BOOTSTRAP, TRIAL_STREAM))
+    interval = {} if math.isnan(low) else {TRIAL_LOW: low, TRIAL_HIGH: high}
+    return {TRIAL_RETURN: float(np.mean(np.asarray(returns, np.float64))), **interval}
 
 
-def gap_closed(mean: float, references: Sequence[Reference]) -> float | None:
+def comparable(references: Sequence[Reference], unit: ReturnUnit = ReturnUnit.EPISODE) -> tuple[Reference, ...]:
+    """Those that a return of ``unit`` can be read against: scores are of an episode, ``trial_return`` of a trial."""
+    return tuple(reference for reference in references if reference.unit is unit)
+
+
+def gap_closed(mean: float, references: Sequence[Reference], unit: ReturnUnit = ReturnUnit.EPISODE) -> float | None:
     """``(mean - memoryless) / (oracle - memoryless)``: 0 is no better than not adapting, 1 as good as being told.
 
+    Args:
+        mean: return of what ``unit`` names.
+        references: of either unit; those of the other one are not looked at.
+        unit: what ``mean`` is summed over.
+
     Returns:
-        The share; ``None`` where a reference is missing, is of a whole trial, or the two leave no gap.
+        The share; ``None`` where a reference is missing, or the two leave no gap.
     """
-    values = {reference.name: reference.value for reference in comparable(references)}
+    values = {reference.name: reference.value for reference in comparable(references, unit)}
     if MEMORYLESS not in values or ORACLE not in values or values[ORACLE] == values[MEMORYLESS]:
         return None
     return (mean - values[MEMORYLESS]) / (values[ORACLE] - values[MEMORYLESS])

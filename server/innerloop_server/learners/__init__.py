@@ -9,9 +9,13 @@
 - :mod:`~innerloop_server.learners.maml_objectives`: what their gradients follow, returns or right answers.
 - :mod:`~innerloop_server.learners.rl2`: adapting by acting, with the GRU of
   :mod:`~innerloop_server.learners.recurrent`.
+- :mod:`~innerloop_server.learners.meta_dqn`: the same memory, with the values of actions, which learn from
+  :mod:`~innerloop_server.learners.q_targets`.
 - :mod:`~innerloop_server.learners.pearl`: a belief over the task from :mod:`~innerloop_server.learners.transitions`,
   with :mod:`~innerloop_server.learners.pearl_networks` trained by :mod:`~innerloop_server.learners.sac`.
-- :mod:`~innerloop_server.learners.ppo`: one policy that never adapts, for references and students.
+- :mod:`~innerloop_server.learners.ppo`: one policy that never adapts, told the task's parameters or not;
+  :mod:`~innerloop_server.learners.scratch`: each task from nothing.
+- :mod:`~innerloop_server.learners.prototype`: nearest class mean in a learned embedding.
 - :mod:`~innerloop_server.learners.setting_checks`: reading a method's settings.
 - :mod:`~innerloop_server.learners.natural_gradient`: the Fisher information without a matrix, for an outer TRPO.
 - :mod:`~innerloop_server.learners.networks`, :mod:`~innerloop_server.learners.distributions`: policies on stacked

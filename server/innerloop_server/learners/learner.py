@@ -108,6 +108,13 @@ class Learner(abc.ABC):
             policy on these observations, per step) and ``entropy``, both zero in regression.
         """
 
+    def uncertainty(self, meta: Tensors, state: Tensors) -> torch.Tensor | None:
+        """Entropy in nats of what the method believes about the task, [B] or of each row [B, R]: what there is left to
+        find out. ``None`` of a method without a belief that has one. A session's steps report it (``uncertainty``).
+        """
+        del meta, state
+        return None
+
     @abc.abstractmethod
     def export(self, meta: Tensors, state: Tensors) -> tuple[Header, list[Arrays]]:
         """Portable policies, one set of weights a task (``header.steps`` etc. are the caller's to fill in)."""

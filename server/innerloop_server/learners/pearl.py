@@ -37,7 +37,8 @@ from innerloop_server.streams import Purpose, stream
 ENCODER, POLICY, CRITIC, TARGET, MODEL = "encoder.", "policy.", "critic.", "target.", "model."
 """What meta-parameters are named after; critics and their targets have a leading dimension 2."""
 PRECISION, WEIGHTED, Z, DEPTH, COUNT = "precision", "weighted", "z", "depth", "transitions"
-"""State arrays: the belief's sums [B, L], z [B, L], adaptation steps and transitions behind them [B] int64."""
+"""State arrays: the belief's sums [B, L, L] and [B, L], z [B, L], and, [B] int64, the adaptation steps and transitions
+behind them."""
 POLICY_LAST_LAYER_SCALE = 0.1
 """Shrinks the policy's last layer at the start, so that it begins by trying everything."""
 
@@ -72,6 +73,7 @@ class Pearl(TrainableLearner):
         self.settings = PearlSettings.from_json(spec.settings)
         self.header = networks.header(spec, self.settings.hidden_sizes)
         s = self.settings
+        self._sighted = nets.looking(self.header, s.latent)
         self._noise = (*nets.spread_noise(s.sampled_steps, s.latent), (0.0,) * s.latent)
 
     @property
@@ -104,7 +106,9 @@ class Pearl(TrainableLearner):
             if discrete
             else (seen + self.header.action_size, *s.critic_sizes, 1)
         )
-        encoder = perceptron.initial((nets.evidence_size(self.header), *s.encoder_sizes, 2 * s.latent), rngs[0])
+        features = nets.evidence_size(self.header, squares=s.squares)
+        measured = s.measurements * (s.latent + 1)
+        encoder = perceptron.initial((features, *s.encoder_sizes, measured), rngs[0])
         critics = [perceptron.initial(sizes, rng) for rng in rngs[1:3]]
         policy = networks.initial_weights(
             self.header, rngs[3], last_layer_scale=POLICY_LAST_LAYER_SCALE, initial_log_std=s.initial_log_std
@@ -127,9 +131,9 @@ class Pearl(TrainableLearner):
     def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
         """The prior, ``n`` times; all rows of a task share it."""
         del rows
-        device = next(iter(meta.values())).device
-        zero = torch.zeros(n, dtype=torch.int64, device=device)
-        return self._state(nets.prior(n, self.settings.latent, device), zero, zero)
+        like = next(iter(meta.values()))
+        zero = torch.zeros(n, dtype=torch.int64, device=like.device)
+        return self._state(nets.prior(n, self.settings.latent, like), zero, zero)
 
     def act(self, meta: Tensors, state: Tensors, input: Input) -> tuple[Distribution, Tensors]:
         """Reads the observation and z; the state is unchanged."""
@@ -144,12 +148,17 @@ class Pearl(TrainableLearner):
         """
         steps = transitions_of(experience, self.spec.horizon)
         n = len(rate_scale)
-        features = nets.evidence(self.header, steps, self.settings.reward_scale, torch.float32)
-        means, precisions = nets.encode(networks.stack(_part(meta, ENCODER), n), features)
-        belief = nets.updated(_belief(state), means, precisions, steps.real, rate_scale)
+        features = self._evidence(steps, torch.float32)
+        measured = nets.encode(networks.stack(_part(meta, ENCODER), n), features, self.settings.latent)
+        belief = nets.updated(_belief(state), *measured, steps.real, rate_scale)
         after = self._state(belief, state[DEPTH] + 1, state[COUNT] + experience.lengths.sum(-1))
         loss = self._bellman_error(meta, state[Z], steps)
         return after, {"loss": loss, "kl": belief.kl_to_prior(), "entropy": belief.entropy()}
+
+    def uncertainty(self, meta: Tensors, state: Tensors) -> torch.Tensor:
+        """The belief's entropy, [B]."""
+        del meta
+        return _belief(state).entropy()
 
     def redrawn(self, state: Tensors, noise: torch.Tensor) -> Tensors:
         """The same beliefs acting on a z drawn with ``noise`` [B, L]."""
@@ -175,13 +184,17 @@ class Pearl(TrainableLearner):
         fixed = z.detach()
         steps, mask = lesson.steps, lesson.steps.valued
         with torch.no_grad():
-            value = self._value(meta, TARGET, fixed, steps.next_observations, lesson.next_action_noise, temperature)[0]
+            after = nets.situation(self.header, steps.next_observations, fixed)
+            policy = self._looking(meta, after)
+            value = self._value(_part(meta, TARGET), policy, after, lesson.next_action_noise, temperature)
             rewards = s.reward_scale * steps.rewards.to(dtype)
             targets = sac.bellman_target(rewards, steps.terminated, value, s.discount)
-        q = self._taken(_part(meta, CRITIC), z, steps)
-        critic = sac.critic_loss(q, targets, mask)
-        frozen = {name: w.detach() if name.startswith(CRITIC) else w for name, w in meta.items()}
-        value, policy = self._value(frozen, CRITIC, fixed, steps.observations, lesson.action_noise, temperature)
+        critics = _part(meta, CRITIC)
+        critic = sac.critic_loss(self._taken(critics, z, steps), targets, mask)
+        here = nets.situation(self.header, steps.observations, fixed)
+        policy = self._looking(meta, here)
+        frozen = {name: w.detach() for name, w in critics.items()}
+        value = self._value(frozen, policy, here, lesson.action_noise, temperature)
         actor = sac.actor_loss(value, steps.real)
         if isinstance(policy, Gaussian):
             astray = sac.out_of_reach(policy.mean, *nets.reach(self.header, dtype, fixed.device))
@@ -206,36 +219,44 @@ class Pearl(TrainableLearner):
 
     def _infer(self, meta: Tensors, context: Transitions, dtype: torch.dtype) -> Belief:
         """From the prior; for training, where all tasks may share a matrix product."""
-        features = nets.evidence(self.header, context, self.settings.reward_scale, dtype)
+        features = self._evidence(context, dtype)
         b, c = features.shape[:2]
         shared = networks.stack(_part(meta, ENCODER), 1)
-        means, precisions = (x.reshape(b, c, -1) for x in nets.encode(shared, features.reshape(1, b * c, -1)))
-        ones = torch.ones(b, dtype=dtype, device=features.device)
-        start = Belief(ones.unsqueeze(-1).expand(b, self.settings.latent), torch.zeros_like(means[:, 0]))
-        return nets.updated(start, means, precisions, context.real, ones)
+        measured = nets.encode(shared, features.reshape(1, b * c, -1), self.settings.latent)
+        directions, values = (x.reshape(b, c, *x.shape[2:]) for x in measured)
+        start = nets.prior(b, self.settings.latent, features)
+        return nets.updated(start, directions, values, context.real, features.new_ones(b))
+
+    def _evidence(self, steps: Transitions, dtype: torch.dtype) -> torch.Tensor:
+        s = self.settings
+        return nets.evidence(self.header, steps, s.reward_scale, dtype, squares=s.squares)
 
     def _policy(self, meta: Tensors, z: torch.Tensor, observations: torch.Tensor) -> Gaussian | Categorical:
         return networks.forward(self.header, nets.folded(_part(meta, POLICY), z), observations)
 
+    def _looking(self, meta: Tensors, x: torch.Tensor) -> Gaussian | Categorical:
+        """What policies would do in situations [B, M, observation_size + L]; for training, as :meth:`_infer`."""
+        b, m, size = x.shape
+        policy = networks.forward(self._sighted, nets.unfolded(_part(meta, POLICY)), x.reshape(1, b * m, size))
+        if isinstance(policy, Gaussian):
+            return Gaussian(policy.mean.reshape(b, m, -1), policy.log_std)
+        return Categorical(policy.logits.reshape(b, m, -1))
+
     def _value(
         self,
-        meta: Tensors,
-        critic: str,
-        z: torch.Tensor,
-        observations: torch.Tensor,
+        critics: Tensors,
+        policy: Gaussian | Categorical,
+        x: torch.Tensor,
         noise: torch.Tensor | None,
         temperature: float,
         *,
         apart: bool = False,
-    ) -> tuple[torch.Tensor, Gaussian | Categorical]:
-        """Soft values [B, M] by the lower of two critics, and the policy."""
-        policy = self._policy(meta, z, observations)
-        x = nets.situation(self.header, observations, z)
-        if isinstance(policy, Gaussian):
-            x = torch.cat((x, nets.done(self.header, policy.sample(noise), x.dtype)), -1)
-        q = _feed_twins(_part(meta, critic), x, apart=apart).amin(0)
-        q = q.squeeze(-1) if isinstance(policy, Gaussian) else q
-        return sac.soft_value(q, policy, temperature), policy
+    ) -> torch.Tensor:
+        """Soft values [B, M] of situations ``x``, by the lower of two critics."""
+        if isinstance(policy, Categorical):
+            return sac.soft_value(_feed_twins(critics, x, apart=apart).amin(0), policy, temperature)
+        acted = torch.cat((x, nets.done(self.header, policy.sample(noise), x.dtype)), -1)
+        return sac.soft_value(_feed_twins(critics, acted, apart=apart).amin(0).squeeze(-1), policy, temperature)
 
     def _taken(self, critics: Tensors, z: torch.Tensor, steps: Transitions, *, apart: bool = False) -> torch.Tensor:
         """[2, B, M]: what the critics say of the actions that were taken."""
@@ -259,7 +280,9 @@ class Pearl(TrainableLearner):
     def _bellman_error(self, meta: Tensors, z: torch.Tensor, steps: Transitions) -> torch.Tensor:
         """[B], of the more likely actions, without the entropy's worth."""
         s = self.settings
-        value, _ = self._value(meta, TARGET, z, steps.next_observations, None, 0.0, apart=True)
+        after = nets.situation(self.header, steps.next_observations, z)
+        policy = self._policy(meta, z, steps.next_observations)
+        value = self._value(_part(meta, TARGET), policy, after, None, 0.0, apart=True)
         targets = sac.bellman_target(s.reward_scale * steps.rewards, steps.terminated, value, s.discount)
         error = (self._taken(_part(meta, CRITIC), z, steps, apart=True) - targets).square().mean(0)
         return masked_mean(error, steps.valued)

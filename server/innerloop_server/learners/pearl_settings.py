@@ -14,7 +14,7 @@ from innerloop_server.learners.setting_checks import read, require
 MOST_LAYERS = 4
 WIDEST_LAYER = 1_024
 """Of the hidden layers."""
-MOST_LATENT = 64
+MOST_LATENT = 32
 LARGEST_REPLAY = 100_000_000
 """Transitions that a replay may hold: it is part of every checkpoint."""
 OUTER = frozenset(
@@ -38,6 +38,10 @@ class PearlSettings:
     """Widths of the encoder's hidden layers."""
     latent: int = 5
     """Dimensions of z."""
+    measurements: int = 2
+    """Linear measurements of z that one transition makes."""
+    squares: bool = False
+    """Whether the encoder also sees the squares of the reward and of the observation that followed."""
     initial_log_std: float = -0.5
     """Log standard deviation of raw actions at the start (Box actions)."""
     reward_scale: float = 1.0
@@ -103,7 +107,7 @@ class PearlSettings:
             require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
         for name in ("latent", "episodes_per_step", "updates", "tasks_per_update", "gradient_steps", "meta_batch"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("batch", "context", "replay_tasks", "replay_steps"):
+        for name in ("measurements", "batch", "context", "replay_tasks", "replay_steps"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
         require(self.latent <= MOST_LATENT, "latent", f"give an integer of at most {MOST_LATENT}")
         for name in ("sampled_steps", "inner_steps"):

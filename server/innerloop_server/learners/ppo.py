@@ -1,8 +1,9 @@
 """PPO (Schulman et al. 2017, https://arxiv.org/abs/1707.06347): one policy for all tasks, which never adapts.
 
 Not a meta-learner. It says what one reaches without adapting (trained on what a policy sees: the *memoryless*
-reference) and what one reaches by being told (trained with the tasks' parameters in view: the *oracle*). As a
-:class:`Learner` its adaptation state is the policy itself, and an adaptation step changes nothing.
+reference, the method ``multitask``) and what one reaches by being told (trained with the tasks' parameters in view: the
+method ``oracle``). As a :class:`Learner` its adaptation state is the policy itself, and an adaptation step changes
+nothing.
 """
 
 from __future__ import annotations
@@ -10,80 +11,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from innerloop.arrays import Arrays, Discrete
-from innerloop.policy import LOG_STD_FLOOR, Header
+from innerloop.policy import Header
 from innerloop_server.domain import Experience, LearnerSpec
-from innerloop_server.errors import InvalidField
 from innerloop_server.learners import networks
 from innerloop_server.learners.distributions import Categorical, Gaussian
-from innerloop_server.learners.learner import Distribution, Input, Learner, Tensors
+from innerloop_server.learners.learner import Distribution, Input, Tensors
 from innerloop_server.learners.objectives import clipped_surrogate, normalise
+from innerloop_server.learners.ppo_settings import PpoSettings
 from innerloop_server.learners.returns import gae, step_mask
+from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.streams import Purpose, stream
 
 POLICY, VALUE = "policy/", "value/"
 """Meta-parameters are ``policy/<weight>`` and ``value/<weight>``."""
 LOG_STD = f"{POLICY}log_std"
-
-
-@dataclass(frozen=True)
-class PpoSettings:
-    """How PPO is trained. ``LearnerSpec.settings`` holds these as JSON values."""
-
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the hidden tanh layers, of the policy and of the value network."""
-    last_layer_scale: float = 0.01
-    """Shrinks the policy's last layer at the start."""
-    initial_log_std: float = -0.5
-    """Log standard deviation of raw actions at the start (Box actions)."""
-    lowest_log_std: float = LOG_STD_FLOOR
-    """Where training stops it from falling further: mastered tasks take the noise away that new ones need."""
-    discount: float = 0.99
-    trace: float = 0.95
-    """GAE lambda."""
-    clip: float = 0.2
-    entropy: float = 0.0
-    """Weight of the entropy bonus."""
-    value_weight: float = 0.5
-    value_unit: float = 1.0
-    """Discounted returns are measured in this many reward units, so that the value network works around one."""
-    updates: int = 60
-    tasks_per_update: int = 256
-    """Fresh tasks an update, one episode each."""
-    epochs: int = 4
-    """Passes over an update's steps."""
-    minibatches: int = 8
-    """Parts of a pass."""
-    learning_rate: float = 2e-3
-    """Adam's; falls linearly to zero over the updates."""
-    gradient_clip: float = 0.5
-    """Largest norm of the gradient; 0: unbounded."""
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> PpoSettings:
-        """Read settings; those left out take their defaults.
-
-        Raises:
-            InvalidField: an unknown setting, or one that is not a number (``settings.<field>``).
-        """
-        read = dict(values)
-        if "hidden_sizes" in read:
-            read["hidden_sizes"] = tuple(read["hidden_sizes"])
-        known = {field.name for field in dataclasses.fields(PpoSettings)}
-        for name, value in read.items():
-            if name not in known:
-                raise InvalidField(f"settings.{name}", f"unknown; ppo has {', '.join(sorted(known))}")
-            if name != "hidden_sizes" and type(value) not in (int, float):
-                raise InvalidField(f"settings.{name}", "give a number")
-        return PpoSettings(**read)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +55,7 @@ class Steps:
         return Steps(**parts)
 
 
-class Ppo(Learner):
+class Ppo(TrainableLearner):
     """PPO for Box and Discrete actions."""
 
     def __init__(self, spec: LearnerSpec) -> None:
@@ -127,13 +72,23 @@ class Ppo(Learner):
 
     @property
     def inner_steps(self) -> int:
-        """None: an adaptation step changes nothing."""
-        return 0
+        """One, which changes nothing: a session that was not told otherwise ends after it."""
+        return self.settings.inner_steps
 
     @property
     def episodes_per_step(self) -> int:
         """One episode of each task an update."""
-        return 1
+        return self.settings.episodes_per_step
+
+    @property
+    def updates(self) -> int:
+        """Updates of a whole training."""
+        return self.settings.updates
+
+    @property
+    def tasks_per_update(self) -> int:
+        """Fresh tasks an update."""
+        return self.settings.tasks_per_update
 
     def initial_meta(self, seed: int) -> Tensors:
         """Fresh networks."""

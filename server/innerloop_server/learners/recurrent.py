@@ -34,17 +34,22 @@ import torch.nn.functional as F
 
 from innerloop.arrays import Discrete
 from innerloop.policy import LOG_STD_FLOOR, Header, weight_shapes
+from innerloop.policy.tallies import tally_size
 from innerloop_server.learners import networks
 from innerloop_server.learners.distributions import Categorical, Gaussian
+from innerloop_server.learners.gru_unroll import unroll_gates
 from innerloop_server.learners.learner import Input, Tensors
+from innerloop_server.learners.trial_record import TrialRecord
 
+TOLD = "value.told.weight"
+"""A meta-parameter: how the value reads what tells the task."""
 FLAGS = 3
 """Inputs beside observation and action: reward, ended, first."""
 
 
 def input_size(header: Header) -> int:
     """Width of ``x``."""
-    return header.observation_size + header.action_size + FLAGS
+    return header.observation_size + header.action_size + FLAGS + tally_size(header)
 
 
 def value_shapes(header: Header) -> dict[str, tuple[int, ...]]:
@@ -95,6 +100,21 @@ def features(header: Header, input: Input, dtype: torch.dtype) -> tuple[torch.Te
         before = torch.cat([action, input.reward.to(dtype).unsqueeze(-1), ended.unsqueeze(-1)], -1)
         before = before.masked_fill(first.unsqueeze(-1), 0)
     return torch.cat([observation, before, first.to(dtype).unsqueeze(-1)], -1), first
+
+
+def trial_features(header: Header, trials: TrialRecord, dtype: torch.dtype) -> torch.Tensor:
+    """What the network reads at each step of whole trials, [T, R, input_size]."""
+    start, _ = features(header, Input(trials.observations[:1]), dtype)
+    then = Input(
+        observation=trials.observations[1:],
+        previous_action=trials.actions[:-1],
+        reward=trials.rewards[:-1],
+        terminated=trials.terminated[:-1],
+        truncated=trials.truncated[:-1],
+        # Trials are whole: none starts in the middle, and what comes after one's end is not real.
+        trial_end=torch.zeros_like(trials.trial_end[:-1]),
+    )
+    return torch.cat([start, features(header, then, dtype)[0]])
 
 
 def share(weights: Tensors, n: int) -> Tensors:
@@ -149,12 +169,16 @@ def look(
     return torch.cat([memory, encoded], -1), memory
 
 
-def unroll(weights: Tensors, x: torch.Tensor) -> torch.Tensor:
-    """Whole trials from an empty memory, all that does not wait for the memory in one product.
+def unroll(weights: Tensors, x: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
+    """Whole trials from an empty memory, or what follows one, all that does not wait for the memory in one product.
+
+    For training: it can be differentiated once, and its sigmoids round a row otherwise in other company (see
+    :func:`_sigmoid`); who acts calls :func:`look`.
 
     Args:
         weights: [B, ...] each.
         x: [B, T, R, input_size], time first so that a step's rows lie together.
+        memory: [B, R, M] before the first step; ``None``: empty.
 
     Returns:
         ``[m', e]`` of every step: [B, T, R, M + E].
@@ -162,12 +186,10 @@ def unroll(weights: Tensors, x: torch.Tensor) -> torch.Tensor:
     lead = x.shape[:3]
     encoded = encode(weights, x.flatten(1, 2))
     gate_inputs = _linear(weights, "gru.input", encoded).reshape(*lead, -1)
-    memory = x.new_zeros((lead[0], lead[2], gate_inputs.shape[-1] // 3))
-    memories = []
-    for gates in gate_inputs.unbind(1):
-        memory = remember(weights, memory, gates)
-        memories.append(memory)
-    return torch.cat([torch.stack(memories, 1), encoded.reshape(*lead, -1)], -1)
+    if memory is None:
+        memory = x.new_zeros((lead[0], lead[2], gate_inputs.shape[-1] // 3))
+    memories = unroll_gates(gate_inputs, weights["gru.hidden.weight"], weights["gru.hidden.bias"], memory)
+    return torch.cat([memories, encoded.reshape(*lead, -1)], -1)
 
 
 def policy(header: Header, weights: Tensors, y: torch.Tensor) -> Gaussian | Categorical:
@@ -178,9 +200,11 @@ def policy(header: Header, weights: Tensors, y: torch.Tensor) -> Gaussian | Cate
     return Gaussian(out, weights["log_std"].clamp(min=LOG_STD_FLOOR).unsqueeze(1))
 
 
-def value(weights: Tensors, y: torch.Tensor) -> torch.Tensor:
-    """[B, R] what is still to come, from ``y = [m', e]`` [B, R, M + E]."""
-    return _head(weights, "value", y).squeeze(-1)
+def value(weights: Tensors, y: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
+    """[B, R] what is still to come, from ``y = [m', e]`` [B, R, M + E]; ``told`` [B, R, H] is added to what goes into
+    the H units of the first layer.
+    """
+    return _head(weights, "value", y, told).squeeze(-1)
 
 
 def initial_weights(
@@ -199,7 +223,7 @@ def initial_weights(
         elif name.endswith("bias"):
             weights[name] = torch.zeros(shape)
         elif name == "gru.hidden.weight":
-            gates = [_orthogonal(rng, header.memory_size) for _ in range(3)]
+            gates = [orthogonal(rng, header.memory_size) for _ in range(3)]
             weights[name] = torch.from_numpy(np.concatenate(gates, 1).astype(np.float32))
         else:
             # The three gates are three kernels side by side.
@@ -209,7 +233,17 @@ def initial_weights(
     return weights
 
 
-def _orthogonal(rng: np.random.Generator, n: int) -> np.ndarray:
+def initial_told(header: Header, rng: np.random.Generator, task_size: int) -> Tensors:
+    """A fresh kernel from the numbers that tell the task to the value's first layer, [P, H]; nothing where P is 0."""
+    if not task_size:
+        return {}
+    width = (*header.hidden_sizes, 1)[0]
+    bound = math.sqrt(6 / (task_size + width))
+    return {TOLD: torch.from_numpy(rng.uniform(-bound, bound, (task_size, width)).astype(np.float32))}
+
+
+def orthogonal(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A random orthogonal matrix, [n, n]."""
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
     signed: np.ndarray = q * np.sign(np.diag(r))
     return signed
@@ -226,10 +260,12 @@ def _depth(weights: Tensors, name: str) -> int:
     return sum(key.startswith(f"{name}.layers.") and key.endswith(".weight") for key in weights)
 
 
-def _head(weights: Tensors, name: str, x: torch.Tensor) -> torch.Tensor:
+def _head(weights: Tensors, name: str, x: torch.Tensor, told: torch.Tensor | None = None) -> torch.Tensor:
     depth = _depth(weights, name)
     for i in range(depth):
         x = _linear(weights, f"{name}.layers.{i}", x)
+        if i == 0 and told is not None:
+            x = x + told
         if i < depth - 1:
             x = torch.tanh(x)
     return x

@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from innerloop_server.domain import Adaptation, LearnerSpec, Simulator
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners import maml_settings, pearl_settings, reptile_settings, rl2_settings
+from innerloop_server.learners import (
+    maml_settings,
+    meta_dqn_settings,
+    pearl_settings,
+    ppo_settings,
+    prototype_settings,
+    reptile_settings,
+    rl2_settings,
+    scratch_settings,
+    varibad_settings,
+)
 from innerloop_server.learners.maml_settings import MamlSettings
+from innerloop_server.learners.meta_dqn_settings import MetaDqnSettings
 from innerloop_server.learners.pearl_settings import PearlSettings
+from innerloop_server.learners.ppo_settings import PpoSettings
+from innerloop_server.learners.prototype_settings import PrototypeSettings
 from innerloop_server.learners.reptile_settings import ReptileSettings
 from innerloop_server.learners.rl2_settings import Rl2Settings
+from innerloop_server.learners.scratch_settings import ScratchSettings
+from innerloop_server.learners.varibad_settings import VaribadSettings
 
 if TYPE_CHECKING:
     from innerloop_server.learners.trainable import TrainableLearner
@@ -66,17 +81,37 @@ class Method:
     """As ``Learner.adaptation`` of the class."""
     simulators: frozenset[Simulator] = frozenset(Simulator)
     """What it can be trained on."""
+    told: bool = False
+    """Whether its learners are bound to the family that shows its parameters (``tasks/visible``)."""
 
+
+_PPO = Method(PpoSettings.from_json, ppo_settings.OUTER, "innerloop_server.learners.ppo:Ppo", ppo_settings.check_fits)
 
 METHODS: Mapping[str, Method] = {
     "maml": Method(
         MamlSettings.from_json, maml_settings.OUTER, "innerloop_server.learners.maml:Maml", maml_settings.check_fits
     ),
+    "meta-dqn": Method(
+        MetaDqnSettings.from_json,
+        meta_dqn_settings.OUTER,
+        "innerloop_server.learners.meta_dqn:MetaDqn",
+        meta_dqn_settings.check_fits,
+        Adaptation.MEMORY,
+        frozenset({Simulator.BATCH}),
+    ),
+    "multitask": _PPO,
+    "oracle": replace(_PPO, told=True),
     "pearl": Method(
         PearlSettings.from_json,
         pearl_settings.OUTER,
         "innerloop_server.learners.pearl:Pearl",
         pearl_settings.check_fits,
+    ),
+    "prototype": Method(
+        PrototypeSettings.from_json,
+        prototype_settings.OUTER,
+        "innerloop_server.learners.prototype:Prototype",
+        prototype_settings.check_fits,
     ),
     "reptile": Method(ReptileSettings.from_json, reptile_settings.OUTER, "innerloop_server.learners.reptile:Reptile"),
     "rl2": Method(
@@ -84,6 +119,14 @@ METHODS: Mapping[str, Method] = {
         rl2_settings.OUTER,
         "innerloop_server.learners.rl2:Rl2",
         rl2_settings.check_fits,
+        Adaptation.MEMORY,
+    ),
+    "scratch": Method(ScratchSettings.from_json, scratch_settings.OUTER, "innerloop_server.learners.scratch:Scratch"),
+    "varibad": Method(
+        VaribadSettings.from_json,
+        varibad_settings.OUTER,
+        "innerloop_server.learners.varibad:Varibad",
+        varibad_settings.check_fits,
         Adaptation.MEMORY,
     ),
 }

@@ -1,4 +1,4 @@
-"""RL2: a recurrent policy trained over whole trials, whose memory is what adapts.
+"""RL2: a policy with a memory, trained over whole trials, whose memory is what adapts.
 
 Duan et al. 2016 (https://arxiv.org/abs/1611.02779) and Wang et al. 2016 (https://arxiv.org/abs/1611.05763). The policy
 sees what it did and what that brought, and remembers it through all the episodes of a task; memory is emptied at the
@@ -16,21 +16,22 @@ import torch
 from innerloop.arrays import Arrays
 from innerloop.policy import Header
 from innerloop_server.domain import Experience, LearnerSpec
-from innerloop_server.learners import networks, recurrent
+from innerloop_server.learners import networks, recurrent, tallies
 from innerloop_server.learners.learner import Distribution, Input, Tensors
-from innerloop_server.learners.rl2_settings import Rl2Settings, check_fits
+from innerloop_server.learners.rl2_settings import Rl2Settings, check_fits, span_of
+from innerloop_server.learners.trial_network import NETWORKS
 from innerloop_server.learners.trial_ppo import TrialLearner
 from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 
-MEMORY = "memory"
-"""State array [B, N, M]: what each row remembers."""
 VALUE_PREFIX = "value."
 """Meta-parameters that only training reads."""
+_KERNEL = "policy.layers.0.weight"
+"""A weight that every network has: its dtype and device are those of all."""
 
 
 class Rl2(TrialLearner):
-    """RL2 with a GRU, for Box and Discrete actions."""
+    """RL2 with a GRU or a transformer, for Box and Discrete actions."""
 
     def __init__(self, spec: LearnerSpec) -> None:
         """Bind the method to a family.
@@ -44,36 +45,66 @@ class Rl2(TrialLearner):
         s = self._settings
         self.header = dataclasses.replace(
             networks.header(spec, s.hidden_sizes),
-            architecture="gru",
+            architecture=s.memory,
             adapts=True,
             encoder_sizes=s.encoder_sizes,
             memory_size=s.memory_size,
+            tallies=s.tallies,
+            tally_mean=s.tally_mean if s.tallies else 0.0,
+            tally_strength=s.tally_strength if s.tallies else 1.0,
         )
+        if s.memory == "transformer":
+            self.header = dataclasses.replace(
+                self.header,
+                memory_layers=s.memory_layers,
+                memory_heads=s.memory_heads,
+                memory_span=span_of(s, spec.horizon),
+            )
+        self._network = NETWORKS[s.memory](self.header)
 
     @property
     def settings(self) -> Rl2Settings:
         """As checked."""
         return self._settings
 
+    @property
+    def task_size(self) -> int:
+        """As the settings say, where the value is told."""
+        return self.settings.task_size if self.settings.told else 0
+
+    @property
+    def entropy_until(self) -> float:
+        """As the settings say."""
+        return self.settings.entropy_until
+
+    @property
+    def attempts(self) -> int:
+        """As the settings say."""
+        return self.settings.attempts
+
     def initial_meta(self, seed: int) -> Tensors:
         """Fresh weights of policy and value."""
         s = self.settings
         rng = stream(seed, Purpose.INITIAL_META)
         scales = {"last_layer_scale": s.last_layer_scale, "initial_log_std": s.initial_log_std}
-        return recurrent.initial_weights(self.header, rng, **scales)
+        weights = self._network.initial_weights(rng, **scales)
+        return weights | recurrent.initial_told(self.header, rng, self.task_size)
 
     def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
         """Empty memories."""
-        kernel = meta["gru.hidden.weight"]
-        return {MEMORY: kernel.new_zeros((n, rows, self.header.memory_size))}
+        memory = self._network.begin(meta[_KERNEL], n, rows)
+        return memory | tallies.begin(self.header, meta[_KERNEL], n, rows) if self.header.tallies else memory
 
     def act(self, meta: Tensors, state: Tensors, input: Input) -> tuple[Distribution, Tensors]:
         """Look, remember, and say what to do."""
-        memory = state[MEMORY]
-        weights = recurrent.share(_policy_part(meta), memory.shape[0])
-        x, first = recurrent.features(self.header, input, memory.dtype)
-        y, memory = recurrent.look(weights, memory, x, first)
-        return recurrent.policy(self.header, weights, y), {MEMORY: memory}
+        weights = recurrent.share(_policy_part(meta), input.observation.shape[0])
+        x, first = recurrent.features(self.header, input, meta[_KERNEL].dtype)
+        counted: Tensors = {}
+        if self.header.tallies:
+            seen, counted = tallies.look(self.header, state, input)
+            x = torch.cat([x, seen], -1)
+        y, memory = self._network.look(weights, state, x, first)
+        return recurrent.policy(self.header, weights, y), memory | counted
 
     def adapt(
         self, meta: Tensors, state: Tensors, experience: Experience[torch.Tensor], rate_scale: torch.Tensor
@@ -86,28 +117,30 @@ class Rl2(TrialLearner):
     def export(self, meta: Tensors, state: Tensors) -> tuple[Header, list[Arrays]]:
         """The policy's weights, the same for every task."""
         host = {name: value.detach().cpu().numpy() for name, value in _policy_part(meta).items()}
-        return self.header, [dict(host) for _ in range(state[MEMORY].shape[0])]
+        return self.header, [dict(host) for _ in range(next(iter(state.values())).shape[0])]
 
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
-        """What the network reads at each step, [T, R, I]."""
-        dtype = meta["gru.hidden.weight"].dtype
-        start, _ = recurrent.features(self.header, Input(trials.observations[:1]), dtype)
-        then = Input(
-            observation=trials.observations[1:],
-            previous_action=trials.actions[:-1],
-            reward=trials.rewards[:-1],
-            terminated=trials.terminated[:-1],
-            truncated=trials.truncated[:-1],
-            # Trials are whole: none starts in the middle, and what comes after one's end is not real.
-            trial_end=torch.zeros_like(trials.trial_end[:-1]),
-        )
-        return torch.cat([start, recurrent.features(self.header, then, dtype)[0]])
+        """What the network reads at each step, and after it what the value is told of the task: [T, R, I + P]."""
+        dtype = meta[_KERNEL].dtype
+        parts = [recurrent.trial_features(self.header, trials, dtype)]
+        if self.header.tallies:
+            parts.append(tallies.of_trials(self.header, trials, dtype))
+        if self.task_size:
+            assert trials.task is not None  # the student has asked for it
+            parts.append(trials.task.to(dtype).expand(len(parts[0]), -1, -1))
+        return torch.cat(parts, -1)
 
     def read(self, meta: Tensors, x: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Policy and value at each step, [1, T * R]."""
         weights = recurrent.share(meta, 1)
-        y = recurrent.unroll(weights, x[None]).flatten(1, 2)
-        return recurrent.policy(self.header, weights, y), recurrent.value(weights, y)
+        size = x.shape[-1] - self.task_size
+        y = self._network.unroll(weights, x[None, ..., :size]).flatten(1, 2)
+        told = None
+        if self.task_size:
+            # The task is the same at all steps of a trial: one product serves them.
+            once = torch.bmm(x[:1, :, size:], weights[recurrent.TOLD])
+            told = once.unsqueeze(1).expand(1, len(x), *once.shape[1:]).flatten(1, 2)
+        return recurrent.policy(self.header, weights, y), recurrent.value(weights, y, told)
 
 
 def _policy_part(meta: Tensors) -> Tensors:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.setting_checks import read, require
@@ -15,10 +16,18 @@ MOST_LAYERS = 4
 WIDEST_LAYER = 1_024
 """Of every layer. Sessions hold such memories by the thousand."""
 MOST_EPISODES = 10_000
+MEMORIES = ("gru", "transformer")
+MOST_BLOCKS = 8
+MOST_HEADS = 64
+WIDEST_SPAN = 1_024
+MOST_KEPT = 2**19
+"""Numbers that a transformer keeps for a row: sessions write them to disk with every step, and clients send them."""
+MOST_NUMBERS = 1_024
+"""Of those that tell a task."""
 MOST_EPOCHS = 100
 OUTER = frozenset(
     {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {"value_weight", "value_unit", "gradient_clip"}
+    | {"value_weight", "value_unit", "gradient_clip", "entropy_until", "attempts"}
 )
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
@@ -30,14 +39,36 @@ class Rl2Settings:
     # The network.
     encoder_sizes: tuple[int, ...] = (64,)
     """Widths of the tanh layers in front of the memory."""
+    memory: str = "gru"
+    """``gru``: one vector that every step changes. ``transformer``: every step is kept, and attended to."""
     memory_size: int = 64
     """Width of the memory."""
+    memory_layers: int = 2
+    """Blocks of the transformer."""
+    memory_heads: int = 4
+    """Heads of each block; they share ``memory_size``, an even width each."""
+    memory_span: int = 0
+    """Steps that the transformer looks back on, its present one included; 0: a whole trial, or ``WIDEST_SPAN`` steps of
+    a longer one. A row keeps ``2 * memory_layers * memory_size`` numbers of each."""
     hidden_sizes: tuple[int, ...] = (64,)
     """Widths of the hidden tanh layers behind the memory, of the policy and of the value."""
     last_layer_scale: float = 0.01
     """Shrinks the policy's last layer at the start, so that it starts out indifferent."""
     initial_log_std: float = -0.5
     """Log standard deviation of raw actions at the start (Box actions)."""
+    tallies: bool = False
+    """The policy counts what each action brought in each state, and reads the posterior mean reward of each action in
+    the present one and ``1 / sqrt(count + 1)``. For Discrete observations and actions."""
+    tally_mean: float = 0.0
+    """What a reward is thought to be before the first."""
+    tally_strength: float = 1.0
+    """How many rewards that is worth."""
+    told: bool = False
+    """The value is told the task in training, as nothing else is: it judges actions by what they bring in this task,
+    not in all that look like it so far. Not for tasks that a policy fails before it finds out which they are: told
+    that all is lost, the value blames no action for it."""
+    task_size: int = 0
+    """Numbers that tell a task. The family says how many."""
 
     # The trial.
     episodes_per_trial: int = 1
@@ -51,13 +82,18 @@ class Rl2Settings:
     clip: float = 0.2
     """How far the ratio may leave 1 and still be rewarded."""
     entropy: float = 0.05
-    """Weight of the entropy bonus in the first update; falls linearly to zero over the updates."""
+    """Weight of the entropy bonus in the first update; falls linearly to zero."""
+    entropy_until: float = 1.0
+    """The share of the updates after which the entropy bonus is zero."""
     value_weight: float = 0.5
     """Weight of the squared error of the value."""
     value_unit: float = 1.0
     """Returns are measured in this many reward units, so that values lie around one."""
     updates: int = 120
-    """Updates of a whole training; learning rate and entropy bonus fall linearly to zero over them."""
+    """Updates of a whole training."""
+    attempts: int = 1
+    """Trainings from fresh weights that the updates are divided among; the one whose trials bring most on the same
+    training tasks is kept. The learning rate falls linearly to zero over each."""
     tasks_per_update: int = 512
     """Fresh tasks an update, one trial each."""
     epochs: int = 4
@@ -89,13 +125,22 @@ class Rl2Settings:
             widths = getattr(self, name)
             fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
             require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require(self.memory in MEMORIES, "memory", f"give one of {', '.join(MEMORIES)}")
+        require(1 <= self.memory_layers <= MOST_BLOCKS, "memory_layers", f"give an integer from 1 to {MOST_BLOCKS}")
+        require(1 <= self.memory_heads <= MOST_HEADS, "memory_heads", f"give an integer from 1 to {MOST_HEADS}")
+        require(0 <= self.memory_span <= WIDEST_SPAN, "memory_span", f"give an integer from 0 to {WIDEST_SPAN}")
+        shared = self.memory == "gru" or self.memory_size % (2 * self.memory_heads) == 0
+        require(shared, "memory_heads", "memory_size must be a multiple of twice memory_heads")
         largest = {"memory_size": WIDEST_LAYER, "episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}
         for name, most in largest.items():
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
-        for name in ("updates", "tasks_per_update", "minibatches"):
+        for name in ("updates", "attempts", "tasks_per_update", "minibatches"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
+        require(self.attempts <= self.updates, "attempts", "give at most updates")
         require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
-        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate"):
+        require(0 <= self.task_size <= MOST_NUMBERS, "task_size", f"give an integer from 0 to {MOST_NUMBERS}")
+        require(0 < self.entropy_until <= 1, "entropy_until", "give a positive number of at most 1")
+        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate", "tally_strength"):
             require(getattr(self, name) > 0, name, "give a positive number")
         for name in ("entropy", "value_weight", "gradient_clip"):
             require(getattr(self, name) >= 0, name, "give a number of at least 0")
@@ -117,11 +162,27 @@ class Rl2Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def span_of(settings: Rl2Settings, horizon: int) -> int:
+    """Steps that a transformer looks back on, where an episode has at most ``horizon``."""
+    return settings.memory_span or min(WIDEST_SPAN, horizon * settings.episodes_per_trial)
+
+
 def check_fits(spec: LearnerSpec) -> None:
     """Check what depends on the family.
 
     Raises:
-        InvalidField: a supervised family: ``method``.
+        InvalidField: a supervised family: ``method``; tallies where states or actions are not Discrete:
+            ``settings.tallies``; tasks to be told that take no numbers: ``settings.told``; or a transformer that keeps
+            too much: ``settings.memory_span``.
     """
     if spec.supervision is not None:
         raise InvalidField("method", f"rl2 learns from rewards, and {spec.family} gives the right answers; use maml")
+    if spec.settings.get("tallies") is True:
+        discrete = all(isinstance(space, Discrete) for space in (spec.observation_space, spec.action_space))
+        require(discrete, "tallies", f"{spec.family} has no Discrete observations and actions to count by")
+    settings = Rl2Settings.from_json(spec.settings)
+    require(not settings.told or settings.task_size > 0, "told", f"tasks of {spec.family} cannot be told in numbers")
+    if settings.memory == "transformer":
+        each = 2 * settings.memory_layers * settings.memory_size
+        kept = each * span_of(settings, spec.horizon)
+        require(kept <= MOST_KEPT, "memory_span", f"a row would keep {kept} numbers; give at most {MOST_KEPT // each}")

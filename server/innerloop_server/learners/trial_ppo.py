@@ -142,6 +142,26 @@ class TrialLearner(TrainableLearner):
         """One: what a row remembers is its own."""
         return 1
 
+    @property
+    def task_size(self) -> int:
+        """Numbers of ``TrialRecord.task`` that the method wants in training; 0: it is not to know the task."""
+        return 0
+
+    @property
+    def entropy_until(self) -> float:
+        """The share of an attempt's updates after which the entropy bonus, which falls linearly, is zero."""
+        return 1.0
+
+    @property
+    def attempts(self) -> int:
+        """Trainings from fresh weights in one, the best of which is kept."""
+        return 1
+
+    @property
+    def attempt_updates(self) -> int:
+        """Updates of an attempt; the last may have fewer."""
+        return -(-self.updates // self.attempts)
+
     @abc.abstractmethod
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
         """What the network reads at each step, [T, R, I]; no gradient goes through it."""

@@ -36,7 +36,10 @@ class TrialRecord:
     """[T, R] int64: which episode of its trial the step belongs to."""
     real: torch.Tensor
     """[T, R] bool: the trial was still on."""
+    task: torch.Tensor | None = None
+    """[1, R, P]: what tells each trial's task, for who may know it in training; ``None``: nobody asked."""
 
     def of(self, rows: torch.Tensor) -> TrialRecord:
         """The trials at ``rows``, [R] bool or int64."""
-        return TrialRecord(**{field.name: getattr(self, field.name)[:, rows] for field in dataclasses.fields(self)})
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return TrialRecord(**{name: part[:, rows] for name, part in parts.items() if part is not None})

@@ -10,11 +10,12 @@ from typing import Any
 import grpc.aio
 
 from innerloop.v1 import evaluation_pb2, evaluation_pb2_grpc
+from innerloop_server.domain import ReturnUnit
 from innerloop_server.evaluation.plan import Plan, make_plan
 from innerloop_server.evaluation.references.catalog import references
 from innerloop_server.evaluation.request import EvaluationRequest
 from innerloop_server.evaluation.runner import EvaluationRunner
-from innerloop_server.evaluation.scores import comparable, gap_closed
+from innerloop_server.evaluation.scores import TRIAL_RETURN, comparable, gap_closed
 from innerloop_server.learners.registry import remembers
 from innerloop_server.service.convert.enums import (
     EVALUATION_STATES,
@@ -149,7 +150,10 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             page = await asyncio.to_thread(self._store.query_scores, evaluation_id=record.id, page=every)
             scores = sorted(page.items, key=lambda score: score.score.k)
         family = self._registry.find(request.family)
-        against = scores[0].references if scores else references(family) if family else ()
+        known = scores[0].references if scores else references(family) if family else ()
+        against = comparable(known)
+        if any(TRIAL_RETURN in score.score.metrics for score in scores):
+            against = (*against, *comparable(known, ReturnUnit.TRIAL))
         return evaluation_pb2.Evaluation(
             name=EVALUATION.format(record.id),
             state=EVALUATION_STATES[record.state],
@@ -158,7 +162,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             units_total=record.total,
             error=record.error,
             scores=[_score_to_pb(score) for score in scores],
-            references=[reference_to_pb(reference) for reference in comparable(against)],
+            references=[reference_to_pb(reference) for reference in against],
             create_time=timestamp(record.created_at),
             end_time=optional_timestamp(record.finished_at),
         )
@@ -183,6 +187,8 @@ def _plan_to_pb(request: EvaluationRequest) -> evaluation_pb2.EvaluationPlan:
 
 def _score_to_pb(record: ScoreRecord) -> evaluation_pb2.Score:
     score = record.score
+    trial = score.metrics.get(TRIAL_RETURN)
+    of_trials = () if trial is None else comparable(record.references, ReturnUnit.TRIAL)
     return evaluation_pb2.Score(
         evaluation=EVALUATION.format(record.evaluation_id),
         family=FAMILY.format(record.family),
@@ -201,5 +207,7 @@ def _score_to_pb(record: ScoreRecord) -> evaluation_pb2.Score:
         simulator=simulator_to_pb(record.simulator),
         gap_closed=gap_closed(score.mean, record.references),
         metrics=score.metrics,
+        trial_references=[reference_to_pb(reference) for reference in of_trials],
+        trial_gap_closed=None if trial is None else gap_closed(trial, of_trials, ReturnUnit.TRIAL),
         create_time=timestamp(record.created_at),
     )

@@ -61,6 +61,7 @@ def budget_to_json(budget: Budget) -> Json:
         "episodes": budget.episodes,
         "seconds": budget.seconds,
         "target_return": budget.target_return,
+        "auto": budget.auto,
     }
 
 

@@ -18,6 +18,7 @@ from innerloop_server.errors import InnerloopError, NotFound, PreconditionFailed
 from innerloop_server.tasks.defined import Definitions
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.options import configured_name, read_options, split_name
+from innerloop_server.tasks.visible import OPTION, SHOWN, VisibleFamily
 
 GROUP = "innerloop.task_families"
 KEPT = 256
@@ -56,7 +57,8 @@ class Registry:
         }
 
     def get(self, name: str) -> Family:
-        """The family of that name; ``bernoulli-bandit.arms-10`` is one with other than default options.
+        """The family of that name; ``bernoulli-bandit.arms-10`` is one with other than default options, and
+        ``cartpole-dynamics.parameters-shown`` one that shows its parameters, as any family can.
 
         A name that spells out a default, or options in another order, gives the family under its one true name.
 
@@ -89,6 +91,9 @@ class Registry:
     def _with_options(self, name: str) -> Family:
         base, texts = split_name(name)
         family = self.get(base)
+        if texts.get(OPTION) == SHOWN and OPTION not in family.options:
+            hidden = ".".join([base, *(f"{key}-{text}" for key, text in texts.items() if key != OPTION)])
+            return VisibleFamily(self.get(hidden))
         chosen = read_options(base, family.options, texts)
         full = configured_name(base, family.options, chosen)
         if full == base:

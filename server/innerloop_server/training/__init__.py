@@ -7,10 +7,12 @@ One training:
   from.
 - :mod:`~innerloop_server.training.student`: who plays and learns: :mod:`~innerloop_server.training.meta_student`
   (methods with a meta-gradient), :mod:`~innerloop_server.training.reptile_student`,
+  :mod:`~innerloop_server.training.scratch_student` (which only looks on),
   :mod:`~innerloop_server.training.pearl_student` (from a :mod:`~innerloop_server.training.replay`),
+  :mod:`~innerloop_server.training.meta_dqn_student` (from a :mod:`~innerloop_server.training.trial_replay`),
   :mod:`~innerloop_server.training.trial_student` (RL2, on whole trials from
-  :mod:`~innerloop_server.training.trial_collect`), :mod:`~innerloop_server.training.ppo_student` (PPO, for references
-  and for comparing teachers). :mod:`~innerloop_server.training.students` says who fits a method.
+  :mod:`~innerloop_server.training.trial_collect`), :mod:`~innerloop_server.training.ppo_student` (PPO that does not
+  adapt, told or not). :mod:`~innerloop_server.training.students` says who fits a method.
 - :mod:`~innerloop_server.training.generators`: what proposes tasks, by name. Those with networks are here,
   :mod:`~innerloop_server.training.goal_gan_generator` and :mod:`~innerloop_server.training.adversary_generator`, and
   the loop around the latter, :mod:`~innerloop_server.training.paired`; their networks lie

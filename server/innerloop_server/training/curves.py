@@ -1,4 +1,4 @@
-"""The metric log as TensorBoard curves."""
+"""The metric log as TensorBoard curves, and pictures beside them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from innerloop.arrays import Array
 from innerloop_server.training.metrics import WALL_CLOCK, UpdateMetrics
 
 
@@ -28,6 +29,10 @@ class Curves:
         """One point a curve: ``return/0``, ``return/1``, ..., ``kl/0``, ..., ``training/loss``, ``time/...``."""
         for name, value in metrics.values.items():
             self._writer.add_scalar(_tag(name), value, metrics.update)
+
+    def add_picture(self, image: Array, update: int) -> None:
+        """One picture [H, W, 3] uint8 of how the learner behaves, under ``behaviour``."""
+        self._writer.add_image("behaviour", image, update, dataformats="HWC")
 
     def flush(self) -> None:
         """Hand everything to the disk."""

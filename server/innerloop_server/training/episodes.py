@@ -18,18 +18,20 @@ from innerloop_server.tasks.sampling import stack_parameters
 from innerloop_server.training.actor_collect import gather
 from innerloop_server.training.batches import MergedBatch
 
+CPU = torch.device("cpu")
+
 Collect = Callable[[Learner, Tensors, Sequence[Task], int, int, bool], Experience[torch.Tensor]]
 """(learner, meta, M tasks, E episodes of each, seed, greedy) -> [1, M * E, T] episodes, task by task. The learner's
 state is one fixed policy for all tasks; the seed names every start and action."""
 
 
-def batch_collector(family: Family) -> Collect:
-    """Episodes from the family's batch face, on the CPU."""
+def batch_collector(family: Family, device: torch.device = CPU) -> Collect:
+    """Episodes from the family's batch face."""
 
     def collect(
         learner: Learner, meta: Tensors, tasks: Sequence[Task], episodes: int, seed: int, greedy: bool
     ) -> Experience[torch.Tensor]:
-        batch = MergedBatch(family.batch(stack_parameters(tasks), torch.device("cpu")), len(tasks))
+        batch = MergedBatch(family.batch(stack_parameters(tasks), device), len(tasks))
         noise = draw(
             learner.spec,
             [seed],
@@ -42,7 +44,7 @@ def batch_collector(family: Family) -> Collect:
     return collect
 
 
-def actor_collector(pool: ActorPool) -> Collect:
+def actor_collector(pool: ActorPool, device: torch.device = CPU) -> Collect:
     """Episodes from environment actors; the pool's family source decides what is seen. It must be idle.
 
     The collector raises what :func:`gather` raises.
@@ -68,11 +70,12 @@ def actor_collector(pool: ActorPool) -> Collect:
                     greedy=greedy,
                 )
             )
-        return _concatenate([result.experience for result in gather(pool, len(tasks))])
+        return _concatenate([result.experience for result in gather(pool, len(tasks))], device)
 
     return collect
 
 
-def _concatenate(parts: Sequence[Experience[np.ndarray]]) -> Experience[torch.Tensor]:
+def _concatenate(parts: Sequence[Experience[np.ndarray]], device: torch.device) -> Experience[torch.Tensor]:
     fields = [vars(part) for part in parts]
-    return Experience(**{name: torch.from_numpy(np.concatenate([f[name] for f in fields], 1)) for name in fields[0]})
+    joined = {name: torch.from_numpy(np.concatenate([f[name] for f in fields], 1)) for name in fields[0]}
+    return Experience(**{name: value.to(device) for name, value in joined.items()})

@@ -44,7 +44,7 @@ class Intake:
             return self._create(request, owner, permit)
 
     def _create(self, request: TrainingRequest, owner: str, permit: Callable[[LearnerRecord], None]) -> TrainingRecord:
-        family = self._registry.get(request.family)
+        family = self._registry.get(request.bound_to)
         if family.extra is not None:
             family.extra.require(family.name)
         learner = self._learner(request.learner_id)

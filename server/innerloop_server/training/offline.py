@@ -103,7 +103,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _settings(options: argparse.Namespace, registry: Registry) -> RunSettings:
-    family = registry.get(options.family)
     request = TrainingRequest(
         family=options.family,
         method=options.method,
@@ -114,7 +113,7 @@ def _settings(options: argparse.Namespace, registry: Registry) -> RunSettings:
         simulator=Simulator(options.simulator) if options.simulator else None,
         generator=options.generator,
     )
-    settings = replace(plan(request, family), device=options.device, actors=options.actors)
+    settings = replace(plan(request, registry.get(request.bound_to)), device=options.device, actors=options.actors)
     if options.initial is None:
         return settings
     return replace(settings, continue_from=str(options.initial), command=f"{settings.command} --from {options.initial}")

@@ -87,15 +87,17 @@ def teach(
     played = student.play(state.meta, proposal.tasks, seeds)
     memory, lessons = student.remember(state.memory, played, proposal.learn, state.update, seed)
     meta, adam, learned = student.learn(state.meta, state.adam, lessons, proposal.learn, state.update, seed)
+    memory, meta, adam, more = student.conclude(memory, meta, adam, state.update, seed)
+    steps = played.environment_steps + more
     after = TrainState(
         meta=meta,
         adam=adam,
         update=state.update + 1,
-        environment_steps=state.environment_steps + played.environment_steps,
+        environment_steps=state.environment_steps + steps,
         generator=generator.report(proposed, played.feedback),
         memory=memory,
     )
-    return after, {**played.metrics, **learned, "environment_steps": float(played.environment_steps)}
+    return after, {**played.metrics, **learned, "environment_steps": float(steps)}
 
 
 def to_bytes(state: TrainState) -> bytes:

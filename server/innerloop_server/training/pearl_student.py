@@ -17,9 +17,12 @@ from innerloop_server.learners.transitions import Transitions, transitions_of
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.training import optimiser, replay
 from innerloop_server.training.collect import Collect
+from innerloop_server.training.layout import Layout
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student, feedback_of
 
+_ALL = "all"
+"""All that is learned, as one vector."""
 _METRICS = ("loss", "critic_loss", "actor_loss", "model_loss", "belief_kl", "policy_entropy", "gradient_norm")
 
 
@@ -111,17 +114,22 @@ class PearlStudent(Student[Record]):
         rate = s.learning_rate + progress * (s.final_learning_rate - s.learning_rate)
         temperature = s.temperature * (s.final_temperature / s.temperature) ** progress
         totals = dict.fromkeys(_METRICS, 0.0)
+        learned = Layout.of(meta, (name for name in meta if not name.startswith(TARGET)))
+        critics, slow = (Layout.of(meta, (n for n in meta if n.startswith(part))) for part in (CRITIC, TARGET))
+        weights, targets = {_ALL: learned.join(meta)}, slow.join(meta)
+        joined = AdamState({_ALL: learned.join(adam.first)}, {_ALL: learned.join(adam.second)}, adam.count)
         for _ in range(s.gradient_steps):
             lesson = self._lesson(played.episodes.remembered, rng)
-            leaves = optimiser.leaves({name: w for name, w in meta.items() if not name.startswith(TARGET)})
-            loss, parts = self.learner.loss({**meta, **leaves}, lesson, temperature)
-            learned, adam, norm = optimiser.descend(loss, leaves, adam, rate, s.gradient_clip)
-            meta = {**meta, **learned}
-            meta |= {name: w.lerp(meta[_source(name)], s.target_rate) for name, w in meta.items() if _is_target(name)}
+            leaves = optimiser.leaves(weights)
+            loss, parts = self.learner.loss({**learned.split(leaves[_ALL]), **slow.split(targets)}, lesson, temperature)
+            weights, joined, norm = optimiser.descend(loss, leaves, joined, rate, s.gradient_clip)
+            targets = targets.lerp(critics.join(learned.split(weights[_ALL])), s.target_rate)
             measured = {name: float(value) for name, value in parts.items()}
             for name, value in {**measured, "loss": float(loss.detach()), "gradient_norm": norm}.items():
                 totals[name] += value / s.gradient_steps
-        return meta, adam, totals
+        after = {**learned.split(weights[_ALL]), **slow.split(targets)}
+        first, second = (learned.split(part[_ALL]) for part in (joined.first, joined.second))
+        return _apart(after), AdamState(_apart(first), _apart(second), joined.count), totals
 
     def _lesson(self, remembered: Tensors, rng: np.random.Generator) -> Lesson:
         """Tasks, their context and their steps, drawn apart; the context is of a random size."""
@@ -140,9 +148,6 @@ class PearlStudent(Student[Record]):
         )
 
 
-def _is_target(name: str) -> bool:
-    return name.startswith(TARGET)
-
-
-def _source(target: str) -> str:
-    return CRITIC + target.removeprefix(TARGET)
+def _apart(views: Tensors) -> Tensors:
+    """Tensors with memory of their own, as a checkpoint wants them."""
+    return {name: value.clone() for name, value in views.items()}

@@ -23,7 +23,7 @@ from innerloop_server.training.student import Played, Student, feedback_of
 
 @dataclass(frozen=True)
 class PpoStudent(Student[Experience[torch.Tensor]]):
-    """PPO, an update a batch of tasks. The rate stays what it is: how long it learns is for others to say."""
+    """PPO, an update a batch of tasks."""
 
     learner: Ppo
     """Bound to the family as it is seen."""
@@ -31,6 +31,9 @@ class PpoStudent(Student[Experience[torch.Tensor]]):
     """Runs the episodes."""
     episodes_per_task: int = 4
     """More than one, since a teacher goes by the share that succeeds."""
+    anneal: bool = False
+    """Let the rate fall linearly to zero over the settings' updates; else it stays: how long it learns is for others to
+    say."""
 
     @property
     def tasks_per_update(self) -> int:
@@ -65,7 +68,9 @@ class PpoStudent(Student[Experience[torch.Tensor]]):
         fields = vars(played.episodes)
         steps = self.learner.prepare(meta, Experience(**{name: value[:, kept] for name, value in fields.items()}))
         rng = stream(seed, Purpose.TRAINING, update)
-        meta, adam = improve(self.learner, meta, adam, steps, rng, self.learner.settings.learning_rate)
+        s = self.learner.settings
+        rate = s.learning_rate * (max(0.0, 1 - update / s.updates) if self.anneal else 1.0)
+        meta, adam = improve(self.learner, meta, adam, steps, rng, rate)
         return meta, adam, {"learned_steps": float(len(steps))}
 
 

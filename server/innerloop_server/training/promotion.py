@@ -12,6 +12,7 @@ import numpy as np
 from innerloop.arrays import Array
 from innerloop_server.adaptation.engine import Engine
 from innerloop_server.adaptation.orders import RevisionRef
+from innerloop_server.adaptation.worth import Gain, gains
 from innerloop_server.domain import LearnerSpec, Score, Split
 from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.protocol import evaluate
@@ -36,10 +37,16 @@ class Validation:
     """k = 0 .. K."""
     protocol: Mapping[str, Any]
     """Which tasks, episodes and seed, as JSON values."""
+    gains: tuple[Gain, ...] = ()
+    """What going on from k = 0 .. K - 1 brings: what sessions with budget ``auto`` go by."""
 
     def to_json(self) -> dict[str, Any]:
         """For a manifest."""
-        return {"protocol": dict(self.protocol), "scores": [_plain(asdict(score)) for score in self.scores]}
+        return {
+            "protocol": dict(self.protocol),
+            "scores": [_plain(asdict(score)) for score in self.scores],
+            "gains": [asdict(gain) for gain in self.gains],
+        }
 
 
 Validate = Callable[[RevisionRef], Coroutine[Any, Any, Validation]]
@@ -148,7 +155,7 @@ def validator(
         trial = family.episodes_per_trial if remembers(revision.spec) else 0
         result = await evaluate(engine, plan, draw_tasks(family, plan), revision, trial_episodes=trial)
         returns = result.returns.sum(-1) if trial else result.returns[:, -1]
-        validation = Validation(returns, result.scores, plan.to_json())
+        validation = Validation(returns, result.scores, plan.to_json(), gains(result.returns))
         if len(remembered) >= REMEMBERED:
             del remembered[next(iter(remembered))]
         remembered[revision.hash] = validation

@@ -1,9 +1,9 @@
 """The trained references: how good a policy gets without adapting, and how good when it is told the parameters.
 
-Run by ``scripts/train-references``. Both are PPO on tasks of the TRAIN stream, with the same settings file; the oracle
-sees the parameters (``visible``). Each is scored on the tasks of the family's fixed test protocol, greedy and sampled,
-and the better of the two counts. Of several seeds the best counts, and all are reported: a higher memoryless bound
-makes the gap that adaptation is said to close smaller.
+Run by ``scripts/train-references``. Both are PPO on tasks of the TRAIN stream, with the settings of the methods
+``multitask`` and ``oracle``; the oracle sees the parameters (``tasks/visible``). Each is scored on the tasks of the
+family's fixed test protocol, greedy and sampled, and the better of the two counts. Of several seeds the best counts,
+and all are reported: a higher memoryless bound makes the gap that adaptation is said to close smaller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import torch
@@ -26,13 +25,15 @@ from innerloop_server.learners.ppo import Ppo
 from innerloop_server.streams import Purpose, derive, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import sample_task
+from innerloop_server.tasks.visible import VisibleFamily
 from innerloop_server.training import optimiser
 from innerloop_server.training.episodes import Collect
 from innerloop_server.training.ppo_student import improve
-from innerloop_server.training.visible import VisibleFamily
+from innerloop_server.training.specs import CONFIGS
 
 KINDS = (MEMORYLESS, ORACLE)
-CONFIGS = resources.files("innerloop_server.training") / "configs" / "references"
+METHODS = {MEMORYLESS: "multitask", ORACLE: "oracle"}
+"""Kind -> the method whose settings for the family it is trained with."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,17 @@ def settings(family: str, kind: str) -> Mapping[str, Any]:
     Raises:
         NotFound: there is no file for the family.
     """
-    file = CONFIGS / f"{family}.toml"
+    file = CONFIGS / METHODS[kind] / f"{family}.toml"
     if not file.is_file():
-        raise NotFound(f"configs/references/{family}.toml", "write one to train references of this family")
-    values: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))[kind]
+        raise NotFound(f"configs/{METHODS[kind]}/{family}.toml", "write one to train references of this family")
+    values: Mapping[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     return values
 
 
 def bind(family: Family, kind: str, values: Mapping[str, Any]) -> tuple[Family, Ppo]:
     """The family as the reference sees it, and the learner for it."""
     seen = VisibleFamily(family) if kind == ORACLE else family
-    return seen, Ppo(_spec(seen, kind, values))
+    return seen, Ppo(_spec(seen, f"{family.name}-{kind}", values))
 
 
 def train(
@@ -113,9 +114,9 @@ def returns(
     return per_task
 
 
-def _spec(family: Family, kind: str, values: Mapping[str, Any]) -> LearnerSpec:
+def _spec(family: Family, name: str, values: Mapping[str, Any]) -> LearnerSpec:
     return LearnerSpec(
-        name=f"{family.name}-{kind}",
+        name=name,
         method="ppo",
         family=family.name,
         observation_space=family.observation_space,

@@ -13,6 +13,7 @@ from innerloop_server.errors import InvalidField, PreconditionFailed
 from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import parameter_bytes
+from innerloop_server.tasks.visible import shown_name
 from innerloop_server.training import generators
 from innerloop_server.training.run import RunSettings, Schedule
 from innerloop_server.training.specs import learner_id, spec_for
@@ -50,6 +51,15 @@ class TrainingRequest:
     """The caller's own: asking again with the same one gives the training that exists. Empty: always a new one."""
 
     @property
+    def bound_to(self) -> str:
+        """Name of the family that the learner is bound to.
+
+        Raises:
+            InvalidField: the method is unknown (``method``).
+        """
+        return shown_name(self.family) if methods.get(self.method).told else self.family
+
+    @property
     def learner_id(self) -> str:
         """The learner's id, default filled in."""
         return self.learner or learner_id(self.family, self.method)
@@ -60,7 +70,7 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
 
     Args:
         request: what is asked for.
-        family: the one it names.
+        family: the one that its learner is ``bound_to``.
         bases: the learner where it exists, and the one that is continued from. The settings of the first are the
             defaults, and only those that sessions never read may differ from any.
 
@@ -71,7 +81,7 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
     """
     method = methods.get(request.method)
     for base in bases:
-        if (base.family, base.method) != (request.family, request.method):
+        if (base.family, base.method) != (family.name, request.method):
             raise PreconditionFailed(
                 f"learner {base.name} is {base.method} for {base.family}, not {request.method} for {request.family}; "
                 "choose another name",
@@ -96,6 +106,7 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
     simulator = _simulator(request.simulator, family, request.method)
     generator = request.generator or generators.UNIFORM
     generators.build(generator, family, request.seed)  # says what is wrong with it
+    _check_attempts(spec, generator, continued=request.continue_from is not None)
     run = RunSettings(spec, request.seed, simulator, generator, schedule)
     if request.continue_from is not None:
         learner, number = request.continue_from
@@ -132,6 +143,15 @@ def _check_same_adaptation(spec: LearnerSpec, base: LearnerSpec) -> None:
             f"settings.{name}",
             f"is {was} for learner {base.name}, and what was learned rests on it; train a new learner",
         )
+
+
+def _check_attempts(spec: LearnerSpec, generator: str, *, continued: bool) -> None:
+    if spec.settings.get("attempts", 1) == 1:
+        return
+    if continued:
+        raise InvalidField("settings.attempts", "attempts start from fresh weights; give 1 to continue from a revision")
+    if generator == generators.PAIRED:
+        raise InvalidField("settings.attempts", "paired trains one learner against another; give 1")
 
 
 def _check_size(settings: methods.MethodSettings, family: Family) -> None:

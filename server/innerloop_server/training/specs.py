@@ -12,6 +12,7 @@ from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import registry
 from innerloop_server.tasks.family import Family
+from innerloop_server.training import task_numbers
 
 CONFIGS = resources.files("innerloop_server.training") / "configs"
 """``<method>/<family>.toml`` holds what a pair is trained with; ``<method>/default.toml`` serves every other family."""
@@ -25,7 +26,9 @@ def preset(method: str, family: str) -> dict[str, Any]:
     """
     if method not in registry.METHODS:
         raise InvalidField("method", f"{method!r} is unknown; use one of {', '.join(registry.METHODS)}")
-    for name in (family, family.partition(".")[0], "default"):
+    base, *options = family.split(".")
+    # A name with options takes what there is for the last of them alone, before what there is for none.
+    for name in (*(".".join([base, *options[i:]]) for i in range(len(options) + 1)), "default"):
         file = CONFIGS / method / f"{name}.toml"
         if file.is_file():
             return tomllib.loads(file.read_text(encoding="utf-8"))
@@ -36,6 +39,8 @@ def _of_family(family: Family, method: str) -> dict[str, Any]:
     """What the family itself says of the settings that the method has."""
     known = registry.get(method).settings({}).to_json()
     said = {"discount": family.discount, "episodes_per_trial": family.episodes_per_trial}
+    if "task_size" in known:
+        said["task_size"] = task_numbers.size(family)
     return {name: value for name, value in said.items() if name in known}
 
 

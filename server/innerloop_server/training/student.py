@@ -89,6 +89,24 @@ class Student(abc.ABC, Generic[EpisodesT]):
             (meta, adam, metrics); the metrics have the same names every time.
         """
 
+    def conclude(
+        self, memory: Tensors, meta: Tensors, adam: AdamState, update: int, seed: int
+    ) -> tuple[Tensors, Tensors, AdamState, int]:
+        """What goes on into the next update: as it is, unless a student says otherwise.
+
+        Args:
+            memory: as :meth:`remember` gave it.
+            meta: meta-parameters as :meth:`learn` gave them.
+            adam: what the optimiser remembers.
+            update: updates that were behind the meta-parameters that played.
+            seed: of the training; with ``update`` it names everything that is drawn.
+
+        Returns:
+            (memory, meta, adam, environment steps that this took).
+        """
+        del update, seed
+        return memory, meta, adam, 0
+
 
 def feedback_of(
     tasks: Sequence[Task], returns: Sequence[torch.Tensor], successes: Sequence[torch.Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,21 +11,30 @@ import torch
 
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.domain import Simulator
+from innerloop_server.learners.meta_dqn import MetaDqn
 from innerloop_server.learners.pearl import Pearl
+from innerloop_server.learners.ppo import Ppo
 from innerloop_server.learners.reptile import Reptile
+from innerloop_server.learners.scratch import Scratch
 from innerloop_server.learners.trainable import GradientLearner, TrainableLearner
 from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.learners.varibad import Varibad
 from innerloop_server.tasks.family import Family
-from innerloop_server.training import trial_actors, trial_collect
+from innerloop_server.training import episodes, task_numbers, trial_actors, trial_collect
 from innerloop_server.training.actor_collect import actor_collector
+from innerloop_server.training.attempts import AttemptsStudent
 from innerloop_server.training.collect import Collect, batch_collector
+from innerloop_server.training.meta_dqn_student import Exploring, MetaDqnStudent
 from innerloop_server.training.meta_student import MetaStudent
 from innerloop_server.training.pearl_student import PearlStudent
+from innerloop_server.training.ppo_student import PpoStudent
 from innerloop_server.training.reptile_student import ReptileStudent
 from innerloop_server.training.run import RunSettings
+from innerloop_server.training.scratch_student import ScratchStudent
 from innerloop_server.training.student import Student
 from innerloop_server.training.trial_collect import CollectTrials
 from innerloop_server.training.trial_student import TrialStudent
+from innerloop_server.training.varibad_student import VaribadStudent
 
 
 @contextmanager
@@ -41,8 +51,19 @@ def teaching(settings: RunSettings, family: Family, learner: TrainableLearner) -
     """
     device = torch.device(settings.device)
     with _pool(settings) as pool:
-        if isinstance(learner, TrialLearner):
-            yield TrialStudent(learner, _trials(family, learner, pool, device))
+        if isinstance(learner, Varibad):
+            yield VaribadStudent(learner, _trials(family, learner, pool, device))
+        elif isinstance(learner, TrialLearner):
+            tell = functools.partial(task_numbers.of, family)
+            student = TrialStudent(learner, _trials(family, learner, pool, device), tell)
+            if learner.attempts == 1:
+                yield student
+            else:
+                yield AttemptsStudent(student, _judge(family, learner, pool, device), family)
+        elif isinstance(learner, MetaDqn):
+            yield MetaDqnStudent(learner, trial_collect.batch_collector(family, Exploring(learner.spec), device))
+        elif isinstance(learner, Ppo):
+            yield PpoStudent(learner, _of_one_policy(family, pool, device), episodes_per_task=1, anneal=True)
         else:
             yield student_of(learner, _episodes(family, learner, pool, device))
 
@@ -63,6 +84,8 @@ def student_of(learner: TrainableLearner, collect: Collect) -> Student[Any]:
         return ReptileStudent(learner, collect)
     if isinstance(learner, Pearl):
         return PearlStudent(learner, collect)
+    if isinstance(learner, Scratch):
+        return ScratchStudent(learner, collect)
     raise TypeError(f"no student for a {type(learner).__name__}")
 
 
@@ -86,3 +109,15 @@ def _trials(family: Family, learner: TrialLearner, pool: ActorPool | None, devic
     if pool is None:
         return trial_collect.batch_collector(family, learner, device)
     return trial_actors.actor_collector(learner, pool, device)
+
+
+def _judge(family: Family, learner: TrialLearner, pool: ActorPool | None, device: torch.device) -> CollectTrials:
+    if pool is None:
+        return trial_collect.batch_collector(family, learner, device, greedy=True)
+    return _trials(family, learner, pool, device)
+
+
+def _of_one_policy(family: Family, pool: ActorPool | None, device: torch.device) -> episodes.Collect:
+    if pool is None:
+        return episodes.batch_collector(family, device)
+    return episodes.actor_collector(pool, device)

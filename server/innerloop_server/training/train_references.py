@@ -21,13 +21,13 @@ import torch
 
 from innerloop.policy import Policy
 from innerloop_server import zoo
-from innerloop_server.actors.environments import INSTALLED
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.domain import Simulator, Task
 from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.scores import ORACLE, standard_error
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.ppo import Ppo, PpoSettings
+from innerloop_server.learners.ppo import Ppo
+from innerloop_server.learners.ppo_settings import PpoSettings
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.training import references
@@ -35,7 +35,6 @@ from innerloop_server.training.episodes import Collect, actor_collector, batch_c
 
 ACTINGS = ("greedy", "sampled")
 ACTORS, SLOTS = 2, 128
-VISIBLE_SOURCE = "innerloop_server.training.visible:load_visible_registry"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,7 +71,6 @@ def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out
         "episodes": plan.evaluation_episodes,
         "seed": plan.seed,
     }
-    tasks = draw_tasks(family, plan)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{family.name}.json"
     before: dict[str, Any] = {"test": test, "references": {}}
@@ -89,7 +87,8 @@ def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out
         seen, learner = references.bind(family, kind, references.settings(family.name, kind))
         if kind in entries and not _same_settings(entries[kind], learner):
             del entries[kind]
-        with _collector(seen, kind) as collect:
+        tasks = draw_tasks(seen, plan)
+        with _collector(seen) as collect:
             for seed in seeds:
                 runs = entries[kind]["runs"] if kind in entries else []
                 if any(run["seed"] == seed for run in runs):
@@ -157,12 +156,12 @@ def _entry(family: Family, kind: str, learner: Ppo, runs: Sequence[dict[str, Any
 
 
 @contextmanager
-def _collector(seen: Family, kind: str) -> Iterator[Collect]:
+def _collector(seen: Family) -> Iterator[Collect]:
     """Episodes of the family as the reference sees it, from its first simulator."""
     if seen.simulators[0] is Simulator.BATCH:
         yield batch_collector(seen)
         return
-    with ActorPool(ACTORS, SLOTS, VISIBLE_SOURCE if kind == ORACLE else INSTALLED) as pool:
+    with ActorPool(ACTORS, SLOTS) as pool:
         yield actor_collector(pool)
 
 

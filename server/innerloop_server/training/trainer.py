@@ -36,7 +36,7 @@ from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.training import candidates, checkpoints, generators, optimiser, outer_loop, paired
+from innerloop_server.training import behaviour, candidates, checkpoints, generators, optimiser, outer_loop, paired
 from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.curves import Curves
 from innerloop_server.training.messages import (
@@ -91,7 +91,8 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
         stack.enter_context(folder.locked())
         settings = folder.settings()
         settings = replace(settings, device=str(resolve_device(settings.device)))  # so that a manifest says what it was
-        family = load_registry().get(settings.spec.family)
+        registry = load_registry()
+        family = registry.get(settings.spec.family)
         if family.extra is not None:
             family.extra.require(family.name)
         learner = methods.build(settings.spec)
@@ -119,6 +120,8 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
             faults.point("training.logged")
             curves.add(metrics)
             tell(Updated(state.update))
+            if behaviour.shows(family) and behaviour.due(state.update, learner.updates):
+                curves.add_picture(behaviour.picture(registry, learner, state.meta), state.update)
             revised = _due(state.update, settings.schedule.revision_every, learner.updates)
             if revised:
                 _write_candidate(folder, settings, state, clock)

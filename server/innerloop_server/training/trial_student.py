@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from innerloop.arrays import Array
 from innerloop_server.domain import Task
+from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.trial_ppo import TrialLearner
 from innerloop_server.learners.trial_record import TrialRecord
@@ -25,6 +28,8 @@ class TrialStudent(Student[TrialRecord]):
     learner: TrialLearner
     collect: CollectTrials
     """Runs the trials."""
+    tell: Callable[[Sequence[Task]], Array] | None = None
+    """What tells each of R tasks, [R, P] float32: for methods that have a ``task_size``."""
 
     @property
     def tasks_per_update(self) -> int:
@@ -38,6 +43,8 @@ class TrialStudent(Student[TrialRecord]):
     def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[TrialRecord]:
         """One trial of each task; the first seed names them all."""
         trials = self.collect(meta, tasks, seeds[0])
+        if self.learner.task_size:
+            trials = dataclasses.replace(trials, task=self._told(tasks).to(trials.real.device).unsqueeze(0))
         episodes = self.learner.settings.episodes_per_trial
         returns = by_episode(trials.rewards, trials.episode, episodes)
         successes = by_episode((trials.success & trials.real).float(), trials.episode, episodes) > 0
@@ -48,6 +55,21 @@ class TrialStudent(Student[TrialRecord]):
         }
         feedback = feedback_of(tasks, returns.unsqueeze(1).unbind(-1), successes.unsqueeze(1).unbind(-1))
         return Played(trials, feedback, int(trials.real.sum()), metrics)
+
+    def _told(self, tasks: Sequence[Task]) -> torch.Tensor:
+        """[R, P].
+
+        Raises:
+            InvalidField: the setting says another P than the tasks have.
+        """
+        if self.tell is None:
+            raise ValueError("the method is told its tasks in training, and there is nothing that tells them")
+        told, wanted = torch.from_numpy(self.tell(tasks)), self.learner.task_size
+        if told.shape[1] != wanted:
+            raise InvalidField(
+                "settings.task_size", f"is {wanted}; a task of this family takes {told.shape[1]} numbers to tell"
+            )
+        return told
 
     def learn(
         self,
@@ -67,7 +89,9 @@ class TrialStudent(Student[TrialRecord]):
             return meta, adam, metrics
         kept = torch.tensor(learn, device=played.episodes.real.device)
         samples = self.learner.prepare(meta, played.episodes if all(learn) else played.episodes.of(kept))
-        left = max(0.0, 1 - update / s.updates)
+        whole = self.learner.attempt_updates
+        done = 1.0 if update >= s.updates else update % whole / whole
+        left, entropy = 1 - done, s.entropy * max(0.0, 1 - done / self.learner.entropy_until)
         rng = stream(seed, Purpose.TRAINING, update)
         for epoch in range(s.epochs):
             order = torch.from_numpy(rng.permutation(len(samples))).to(kept.device)
@@ -75,7 +99,7 @@ class TrialStudent(Student[TrialRecord]):
                 if not len(rows):
                     continue
                 leaves = optimiser.leaves(meta)
-                loss = self.learner.loss(leaves, samples.of(rows), s.entropy * left)
+                loss = self.learner.loss(leaves, samples.of(rows), entropy)
                 meta, adam, norm = optimiser.descend(loss, leaves, adam, s.learning_rate * left, s.gradient_clip)
                 if epoch == part == 0:
                     metrics = {"loss": float(loss.detach()), "gradient_norm": norm}

@@ -72,8 +72,23 @@ def test_bounds_that_can_be(bounds: dict[str, Any]) -> None:
     check(Budget(**bounds), Limits(), simulated=True)
 
 
+@pytest.mark.parametrize(
+    ("budget", "steps", "reason"),
+    [
+        (Budget(auto=True), 2, None),
+        (Budget(auto=True), 3, EndReason.BUDGET_AUTO),
+        (Budget(auto=True), 4, EndReason.BUDGET_AUTO),
+        (Budget(auto=True, steps=3), 3, STEPS),  # what somebody asked for is named before what was left to the curve
+        (Budget(auto=True, steps=2), 2, STEPS),
+    ],
+)
+def test_learned_time_is_a_bound_among_others(budget: Budget, steps: int, reason: EndReason | None) -> None:
+    assert reached(budget, steps=steps, episodes=0, seconds=0.0, mean_return=None, worth=3) is reason
+    check(budget, Limits(), simulated=True)
+
+
 @pytest.mark.parametrize("budget", [Budget(), Budget(target_return=0.0)])
 def test_only_a_client_may_go_on_for_ever(budget: Budget) -> None:
     check(budget, Limits(), simulated=False)
-    with pytest.raises(InvalidField, match="set steps, episodes or compute_seconds"):
+    with pytest.raises(InvalidField, match="set steps, episodes, compute_seconds or auto"):
         check(budget, Limits(), simulated=True)

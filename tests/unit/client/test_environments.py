@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 from worlds import DOES, SEES, Counting, CountingVector, Endless, Mode
 
 from innerloop._core.environments import rows_of, spaces_of
-from innerloop._core.episodes import chunks, collect
+from innerloop._core.episodes import check_local, chunks, collect
 from innerloop.arrays import Box, Discrete
-from innerloop.policy import Header, Policy, weight_shapes
+from innerloop.policy import (
+    Header,
+    Input,
+    Policy,
+    acted,
+    forward_with_memory,
+    log_prob,
+    told,
+    weight_shapes,
+)
 
 
 def rows(env, *, continuing=False, segment=200, seed=None, sees=SEES, does=DOES):
@@ -201,3 +210,32 @@ def test_experience_is_split_under_the_message_cap():
     assert [e for chunk in split for e in chunk] == episodes
     assert all(max(e.bytes for e in chunk) * len(chunk) <= 2 * heaviest for chunk in split)
     assert [len(c) for c in chunks(episodes, 1)] == [1] * 6
+
+
+def test_a_policy_that_remembers_goes_on_where_its_session_is():
+    """Acting locally: what each step brought is remembered within the episode, and the next begins with the memory that
+    came with the policy.
+    """
+    header = Header(SEES, DOES, (), (0.0,) * 4, (1.0,) * 4, architecture="gru", memory_size=3, adapts=True)
+    rng = np.random.default_rng(1)
+    weights = {n: rng.standard_normal(s).astype(np.float32) for n, s in weight_shapes(header).items()}
+    memory = Policy(header, weights).begin()
+    for number in range(2):
+        start = {f"start.{name}": array[0] for name, array in memory.items()}
+        (episode,) = collect(rows(Counting(4)), Policy(header, {**weights, **start}), 1, np.random.default_rng(number))
+        assert len(episode.rewards) == 4
+        for t in range(4):
+            given = told(memory, Input(episode.observations[t : t + 1]))
+            parameters, hidden = forward_with_memory(header, weights, memory, given)
+            raw = episode.raw_actions[t : t + 1]
+            assert episode.log_probs[t] == pytest.approx(log_prob(parameters, raw)[0], abs=1e-5)
+            brought = {"last.reward": episode.rewards[t : t + 1], "last.terminated": np.array([t == 3])}
+            memory = acted(hidden, raw) | brought
+    assert memory["memory"].any()
+
+
+def test_a_memory_is_for_one_environment():
+    check_local(Counting(2))
+    check_local(CountingVector([2], Mode.NEXT_STEP))
+    with pytest.raises(ValueError, match="leave `local` out"):
+        check_local(CountingVector([2, 9], Mode.NEXT_STEP))

@@ -163,6 +163,6 @@ def test_a_memoryless_policy_keeps_none() -> None:
 
 
 def test_another_architecture_says_update() -> None:
-    text = random().header.to_json().replace('"gru"', '"transformer"')
-    with pytest.raises(PolicyFormatError, match="'transformer' is unknown; update innerloop"):
+    text = random().header.to_json().replace('"gru"', '"lstm"')
+    with pytest.raises(PolicyFormatError, match="'lstm' is unknown; update innerloop"):
         Header.from_json(text)

@@ -158,3 +158,14 @@ def test_numbers_never_skip_and_steps_never_repeat(events):
             assert protocol.receive(last) is None
     assert told == list(range(1, server_step + 1))
     assert protocol.last_step == server_step
+
+
+def test_the_last_step_says_that_it_was_the_last():
+    """Whatever the budget: who acts by itself then plays no episode that nobody will learn from."""
+    protocol = SessionProtocol(open=pb.Open(request_id="r", budget=pb.Budget(auto=True)), version="0.1.0")
+    protocol.first()
+    protocol.receive(opened())
+    protocol.receive(step(1))
+    assert not protocol.spent
+    protocol.receive(pb.AdaptResponse(step=pb.Step(number=2, end_reason=pb.END_REASON_BUDGET_AUTO, expected_gain=0.5)))
+    assert protocol.spent

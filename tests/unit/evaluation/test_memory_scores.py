@@ -19,6 +19,7 @@ from innerloop_server.domain import LearnerSpec, Split, Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.plan import draw_tasks, fixed_plan, make_plan
 from innerloop_server.evaluation.protocol import evaluate
+from innerloop_server.evaluation.scores import trial_metrics
 from innerloop_server.learners.learner import Input
 from innerloop_server.learners.registry import build
 from innerloop_server.tasks.registry import load_registry
@@ -32,10 +33,11 @@ DRAWN = REGISTRY.get("navigation-2d")
 SETTINGS = {"encoder_sizes": [8], "memory_size": 8, "hidden_sizes": [8], "last_layer_scale": 1.0}
 
 
-@pytest.fixture
-def ref(tmp_path: Path) -> RevisionRef:
-    spec = replace(spec_for(FAMILY), name="gridnavi-rl2", method="rl2", settings=SETTINGS)
-    data = safetensors.torch.save(build(spec).initial_meta(4))
+@pytest.fixture(params=["gru", "transformer"])
+def ref(request: pytest.FixtureRequest, tmp_path: Path) -> RevisionRef:
+    settings = SETTINGS | {"memory": request.param}
+    spec = replace(spec_for(FAMILY), name="gridnavi-rl2", method="rl2", settings=settings)
+    data = safetensors.torch.save(build(spec).initial_meta(5))
     path = tmp_path / "weights"
     path.write_bytes(data)
     return RevisionRef("learners/gridnavi-rl2/revisions/1", hashlib.sha256(data).hexdigest(), str(path), spec)
@@ -55,7 +57,7 @@ def test_plans_of_learners_that_remember_have_no_guard() -> None:
 def trial_returns(spec: LearnerSpec, tasks: list[Task]) -> np.ndarray:
     """[M] undiscounted returns of a whole greedy trial of each task, memory kept throughout."""
     learner = build(spec)
-    meta = learner.initial_meta(4)
+    meta = learner.initial_meta(5)
     trials = Trials.of(FAMILY, stack_parameters(tasks), torch.device("cpu"))
     state, observation = trials.begin(torch.zeros(len(tasks), 1, trials.batch.reset_uniforms, dtype=torch.float64))
     memory, seen, total = learner.begin(meta, len(tasks)), Input(observation), torch.zeros(len(tasks), 1)
@@ -75,10 +77,13 @@ async def test_the_trial_return_is_that_of_whole_trials(ref: RevisionRef) -> Non
     tasks = draw_tasks(FAMILY, plan)
     engine = LocalEngine(EngineCore(REGISTRY, torch.device("cpu"), device_rows=32))
     result = await evaluate(engine, plan, tasks, ref, trial_episodes=FAMILY.episodes_per_trial)
-    assert [set(score.metrics) & {"trial_return"} for score in result.scores] == [set()] * 3 + [{"trial_return"}, set()]
+    assert ["trial_return" in score.metrics for score in result.scores] == [False, False, False, True, False]
     whole = trial_returns(ref.spec, tasks)
     np.testing.assert_allclose(result.returns[:, :4].sum(1), whole, atol=1e-4)
-    assert result.scores[3].metrics["trial_return"] == pytest.approx(whole.mean(), abs=1e-4)
+    metrics = result.scores[3].metrics
+    assert metrics["trial_return"] == pytest.approx(whole.mean(), abs=1e-4)
+    for name, value in trial_metrics(whole, plan.seed).items():
+        assert metrics[name] == pytest.approx(value, abs=1e-3), name
     assert len({tuple(row) for row in result.returns.tolist()}) > 1
     assert not np.array_equal(result.returns[:, 0], result.returns[:, 1]), "a memory that changes nothing proves little"
 

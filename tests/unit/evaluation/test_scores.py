@@ -12,6 +12,7 @@ from innerloop_server.evaluation.scores import (
     interquartile_mean,
     score,
     standard_error,
+    trial_metrics,
 )
 from innerloop_server.streams import Purpose, stream
 
@@ -99,3 +100,10 @@ def test_a_score_is_a_function_of_its_arguments() -> None:
 def test_gap_closed_by_hand(names: dict[str, float], expected: float | None) -> None:
     references = [Reference(name, value, "") for name, value in names.items()]
     assert gap_closed(-10.0, references) == expected
+
+
+def test_a_single_trial_has_no_interval() -> None:
+    assert trial_metrics(np.array([3.0]), 0) == {"trial_return": 3.0}
+    found = trial_metrics(np.array([1.0, 2.0, 6.0]), 0)
+    assert found["trial_return"] == 3.0
+    assert 1.0 <= found["trial_low"] < 3.0 < found["trial_high"] <= 6.0

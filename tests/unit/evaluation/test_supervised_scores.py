@@ -74,6 +74,9 @@ def test_a_score_of_episodes_is_not_read_against_sums_over_trials() -> None:
     assert gap_closed(4.0, trial) is None
     assert gap_closed(4.0, [episode[0], trial[1]]) is None
     assert comparable([*trial, *episode]) == tuple(episode)
+    assert comparable([*trial, *episode], ReturnUnit.TRIAL) == tuple(trial)
+    assert gap_closed(6.0, [*episode, *trial], ReturnUnit.TRIAL) == 0.75
+    assert gap_closed(6.0, episode, ReturnUnit.TRIAL) is None
 
 
 def test_plans_of_supervised_families_have_no_guard() -> None:

@@ -9,7 +9,8 @@ from innerloop.policy import Policy, forward
 from innerloop_server.domain import Experience, Features, LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Input
-from innerloop_server.learners.ppo import POLICY, VALUE, Ppo, PpoSettings, Steps
+from innerloop_server.learners.ppo import POLICY, VALUE, Ppo, Steps
+from innerloop_server.learners.ppo_settings import PpoSettings
 
 HORIZON = 3
 
@@ -128,7 +129,7 @@ def test_an_adaptation_step_changes_nothing() -> None:
     after, metrics = ppo.adapt(meta, state, episodes([[1.0, 1.0, 1.0]], [3]), torch.ones(1))
     assert after is state
     assert {name: value.tolist() for name, value in metrics.items()} == {"loss": [0.0], "kl": [0.0], "entropy": [0.0]}
-    assert (ppo.inner_steps, ppo.episodes_per_step) == (0, 1)
+    assert (ppo.inner_steps, ppo.episodes_per_step) == (1, 1)
 
 
 def test_seeds_make_the_networks() -> None:

@@ -10,15 +10,18 @@ import torch
 
 from innerloop import policy
 from innerloop.arrays import Box, Discrete, Space
-from innerloop.policy import Policy
+from innerloop.policy import HIDDEN, Policy
 from innerloop_server.domain import Adaptation, LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Input, Tensors
-from innerloop_server.learners.rl2 import MEMORY, Rl2
-from innerloop_server.learners.rl2_settings import OUTER, Rl2Settings
+from innerloop_server.learners.rl2 import Rl2
+from innerloop_server.learners.rl2_settings import OUTER, WIDEST_SPAN, Rl2Settings, span_of
 from innerloop_server.learners.trial_record import TrialRecord
 
 MakeSpec = Callable[..., LearnerSpec]
+GRU: dict[str, object] = {"memory": "gru"}
+TRANSFORMER: dict[str, object] = {"memory": "transformer", "memory_heads": 2, "memory_span": 3}
+"""Attends to fewer steps than there are in the trials below."""
 SMALL = {"encoder_sizes": [3], "memory_size": 4, "hidden_sizes": [3], "last_layer_scale": 1.0}
 
 
@@ -122,10 +125,13 @@ def test_what_comes_after_a_trial_does_not_count(make_spec: MakeSpec) -> None:
     assert float(rl2.loss(meta, spoilt, 0.1)) == float(rl2.loss(meta, samples, 0.1))
 
 
-def test_the_gradient_is_that_of_the_expected_return_by_enumeration(make_spec: MakeSpec) -> None:
+@pytest.mark.parametrize("memory", [GRU, TRANSFORMER])
+def test_the_gradient_is_that_of_the_expected_return_by_enumeration(
+    make_spec: MakeSpec, memory: dict[str, object]
+) -> None:
     """Trials of two one-step episodes and two arms, whose payoffs depend on both pulls: all four trials, each weighted
     with its probability, give the exact gradient of the expected return of the trial."""
-    rl2 = learner(make_spec, discount=1.0, trace=1.0, value_weight=0.0)
+    rl2 = learner(make_spec, discount=1.0, trace=1.0, value_weight=0.0, **memory)
     meta = {name: value.double() for name, value in with_value(rl2.initial_meta(3), 0.0).items()}
     pay = {(0, 0): (1.0, -2.0), (0, 1): (1.0, 3.0), (1, 0): (0.5, 2.0), (1, 1): (0.5, -1.0)}
     pulls = list(itertools.product((0, 1), (0, 1)))
@@ -166,9 +172,12 @@ def test_the_gradient_is_that_of_the_expected_return_by_enumeration(make_spec: M
         torch.testing.assert_close(-got[name], gradient, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("memory", [GRU, TRANSFORMER])
 @pytest.mark.parametrize("action", [Discrete(2), Box.of(-1, 1, (2,))])
-def test_the_gradient_agrees_with_finite_differences(make_spec: MakeSpec, action: Space) -> None:
-    rl2 = learner(make_spec, action, clip=10.0)
+def test_the_gradient_agrees_with_finite_differences(
+    make_spec: MakeSpec, action: Space, memory: dict[str, object]
+) -> None:
+    rl2 = learner(make_spec, action, clip=10.0, **memory)
     meta = {name: value.double() for name, value in rl2.initial_meta(0).items()}
     rng = torch.Generator().manual_seed(0)
     trials = record([[1.0, 0.0, 2.0, 0.5], [0.3, 1.0]], [[1, 3], [0, 1]])
@@ -194,14 +203,14 @@ def test_acting_remembers_until_the_trial_ends(make_spec: MakeSpec) -> None:
     assert rl2.adaptation is Adaptation.MEMORY
     meta = rl2.initial_meta(0)
     start = rl2.begin(meta, 2, 3)
-    assert start[MEMORY].shape == (2, 3, 4)
+    assert start[HIDDEN].shape == (2, 3, 4)
     observation, no = torch.zeros(2, 3, 1), torch.zeros(2, 3, dtype=torch.bool)
     first, once = rl2.act(meta, start, Input(observation))
     action, reward = torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3)
     second, twice = rl2.act(meta, once, Input(observation, action, reward, no, ~no, no))
     again, afresh = rl2.act(meta, twice, Input(observation, action, reward, no, ~no, ~no))
-    assert not torch.equal(twice[MEMORY], once[MEMORY])
-    assert torch.equal(afresh[MEMORY], once[MEMORY])
+    assert not torch.equal(twice[HIDDEN], once[HIDDEN])
+    assert torch.equal(afresh[HIDDEN], once[HIDDEN])
     assert float(first.kl(again).abs().max()) == 0
     assert float(first.kl(second).min()) > 0
 
@@ -211,31 +220,35 @@ def test_a_task_acts_the_same_alone(make_spec: MakeSpec) -> None:
     meta = rl2.initial_meta(0)
     memory = torch.randn(6, 2, 33)
     observation = torch.randn(6, 2, 1)
-    together, after = rl2.act(meta, {MEMORY: memory}, Input(observation))
+    together, after = rl2.act(meta, {HIDDEN: memory}, Input(observation))
     for i in range(6):
-        alone, own = rl2.act(meta, {MEMORY: memory[i : i + 1]}, Input(observation[i : i + 1]))
+        alone, own = rl2.act(meta, {HIDDEN: memory[i : i + 1]}, Input(observation[i : i + 1]))
         assert torch.equal(alone.sample(None), together.sample(None)[i : i + 1])
-        assert torch.equal(own[MEMORY], after[MEMORY][i : i + 1])
+        assert torch.equal(own[HIDDEN], after[HIDDEN][i : i + 1])
 
 
+@pytest.mark.parametrize("memory", [GRU, TRANSFORMER])
 @pytest.mark.parametrize("action", [Discrete(3), Box.of(-1, 1, (2,))])
-def test_a_portable_policy_goes_through_a_trial_as_the_learner_does(make_spec: MakeSpec, action: Space) -> None:
-    rl2 = learner(make_spec, action)
+def test_a_portable_policy_goes_through_a_trial_as_the_learner_does(
+    make_spec: MakeSpec, action: Space, memory: dict[str, object]
+) -> None:
+    rl2 = learner(make_spec, action, **memory)
     meta = rl2.initial_meta(0)
     header, weights = rl2.export(meta, rl2.begin(meta, 2))
-    assert (header.architecture, header.adapts, len(weights)) == ("gru", True, 2)
+    assert (header.architecture, header.adapts, len(weights)) == (rl2.settings.memory, True, 2)
     assert not [name for name in weights[0] if name.startswith("value.")]
     portable = Policy.from_bytes(Policy(header, weights[1]).to_bytes())
     rng = np.random.default_rng(0)
-    memory, state, seen = portable.begin(4), rl2.begin(meta, 1, 4), Input(torch.zeros(1, 4, 1))
+    kept, state, seen = portable.begin(4), rl2.begin(meta, 1, 4), Input(torch.zeros(1, 4, 1))
     told = policy.Input(seen.observation[0].numpy())
     for t in range(8):
-        decided = portable.decide(told, memory=memory, rng=rng)
-        memory = dict(decided.memory)
+        decided = portable.decide(told, memory=kept, rng=rng)
+        kept = dict(decided.memory)
         distribution, state = rl2.act(meta, state, seen)
         raw = torch.from_numpy(decided.raw)[None]
         np.testing.assert_allclose(distribution.log_prob(raw)[0], decided.log_prob, atol=1e-5)
-        np.testing.assert_allclose(state[MEMORY][0], memory["memory"], atol=1e-5)
+        for name, array in state.items():
+            np.testing.assert_allclose(array[0], kept[name], atol=1e-5, err_msg=name)
         observation, reward = rng.standard_normal((4, 1)).astype(np.float32), rng.random(4).astype(np.float32)
         terminated, truncated, end = rng.random(4) < 0.3, np.full(4, t == 3), np.array([t == 5, False, True, False])
         told = policy.Input(observation, decided.raw, reward, terminated, truncated, end)
@@ -247,9 +260,22 @@ def test_settings_are_checked() -> None:
     assert Rl2Settings.from_json({"learning_rate": 1, "hidden_sizes": [4]}).hidden_sizes == (4,)
     assert Rl2Settings.from_json(Rl2Settings().to_json()) == Rl2Settings()
     assert Rl2Settings(episodes_per_trial=4).inner_steps == 3
+    assert span_of(Rl2Settings(episodes_per_trial=4), 15) == 60
+    assert span_of(Rl2Settings(episodes_per_trial=4), 500) == WIDEST_SPAN
+    assert span_of(Rl2Settings(episodes_per_trial=4, memory_span=7), 15) == 7
+    with pytest.raises(InvalidField, match="multiple of twice memory_heads"):
+        Rl2Settings(memory="transformer", memory_size=4)
     assert Rl2Settings().to_json().keys() >= OUTER
     wrong = {"memory": 3, "memory_size": 0, "discount": 1.5, "encoder_sizes": [0], "entropy": -1, "minibatches": 513}
     for name, value in wrong.items():
         with pytest.raises(InvalidField) as raised:
             Rl2Settings.from_json({name: value})
         assert raised.value.field == f"settings.{name}"
+
+
+def test_what_a_transformer_keeps_for_a_row_is_bounded(make_spec: MakeSpec) -> None:
+    sizes: dict[str, object] = {"memory": "transformer", "memory_size": 512, "memory_layers": 4}
+    assert learner(make_spec, memory_span=128, **sizes).header.memory_span == 128
+    with pytest.raises(InvalidField, match="give at most 128") as raised:
+        learner(make_spec, memory_span=129, **sizes)
+    assert raised.value.field == "settings.memory_span"

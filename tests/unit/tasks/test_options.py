@@ -14,7 +14,7 @@ from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.families.navigation_2d import Navigation2D
 from innerloop_server.tasks.options import configured_name, read_options, split_name
 from innerloop_server.tasks.registry import KEPT, Registry
-from innerloop_server.training.visible import VisibleFamily
+from innerloop_server.tasks.visible import VisibleFamily
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 TEXTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)
@@ -113,8 +113,12 @@ def test_callers_cannot_fill_the_memory_with_names(two: Registry) -> None:
     assert two.get("bernoulli-bandit.arms-2").name == "bernoulli-bandit.arms-2"
 
 
-def test_options_of_a_family_whose_parameters_are_shown() -> None:
-    registry = Registry({"bernoulli-bandit": VisibleFamily(BernoulliBandit())})
-    shown = registry.get("bernoulli-bandit.arms-3")
+@pytest.mark.parametrize("options", ["arms-3.parameters-shown", "parameters-shown.pulls-10.arms-3"])
+def test_any_family_shows_its_parameters_for_the_asking(two: Registry, options: str) -> None:
+    shown = two.get(f"bernoulli-bandit.{options}")
     assert isinstance(shown, VisibleFamily)
-    assert (shown.name, shown.observation_space.shape) == ("bernoulli-bandit.arms-3", (1 + 3,))
+    assert shown.hidden is two.get("bernoulli-bandit.arms-3")
+    assert (shown.name, shown.observation_space.shape) == ("bernoulli-bandit.arms-3.parameters-shown", (1 + 3,))
+    assert two.get("bernoulli-bandit.parameters-shown").name == "bernoulli-bandit.parameters-shown"
+    with pytest.raises(InvalidField, match="unknown"):
+        two.get("bernoulli-bandit.parameters-half")

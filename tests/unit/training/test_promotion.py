@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import sys
 from dataclasses import replace
@@ -16,8 +17,10 @@ from training_support import FAMILY, final_weights, tiny_run
 from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import RevisionRef
+from innerloop_server.adaptation.worth import Curve, gains
 from innerloop_server.domain import Score, Split
 from innerloop_server.evaluation.plan import Plan
+from innerloop_server.evaluation.scores import score
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.training import candidates
 from innerloop_server.training.promotion import Validation, judge, validation_plan, validator
@@ -56,11 +59,20 @@ def test_unpaired_returns_are_refused() -> None:
 
 
 def test_unknown_intervals_are_null_in_a_manifest() -> None:
-    score = Score(
-        k=0, tasks=1, episodes=1, mean=1.0, interquartile_mean=1.0, low=math.nan, high=1.0, standard_error=0.1
-    )
-    (values,) = Validation(np.zeros(1), (score,), {}).to_json()["scores"]
+    one = Score(k=0, tasks=1, episodes=1, mean=1.0, interquartile_mean=1.0, low=math.nan, high=1.0, standard_error=0.1)
+    (values,) = Validation(np.zeros(1), (one,), {}).to_json()["scores"]
     assert (values["low"], values["high"]) == (None, 1.0)
+
+
+def test_a_manifest_keeps_what_sessions_with_budget_auto_go_by() -> None:
+    returns = np.array([[0.0, 8.0, 8.0], [1.0, 11.0, 11.2]])
+    scores = tuple(score(returns[:, k], k, 1, 0) for k in range(3))
+    kept = Validation(returns[:, -1], scores, {"episodes_per_step": 20}, gains(returns)).to_json()
+    curve = Curve.of({"validation": json.loads(json.dumps(kept))})
+    assert curve is not None
+    assert curve.means == (0.5, 9.5, 9.6)
+    assert curve.gains == gains(returns)
+    assert curve.episodes_per_step == 20
 
 
 def test_the_plan_is_the_committed_one_for_the_steps_that_were_trained(tmp_path: Path) -> None:

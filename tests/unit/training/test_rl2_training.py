@@ -6,6 +6,7 @@ import asyncio
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from training_support import final_weights, logged, newest_checkpoint
 from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import RevisionRef
-from innerloop_server.domain import Adaptation, LearnerSpec, Simulator
+from innerloop_server.domain import Adaptation, LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.plan import Plan
 from innerloop_server.evaluation.scores import TRIAL_RETURN
@@ -37,15 +38,16 @@ FAMILY = "bernoulli-bandit"
 TINY = {"encoder_sizes": [4], "memory_size": 4, "hidden_sizes": [4], "tasks_per_update": 8, "checkpoint_every": 2}
 
 
-def run(path: Path) -> RunFolder:
+def run(path: Path, **settings: object) -> RunFolder:
     folder = RunFolder(path)
     family = load_registry().get(FAMILY)
-    folder.create(plan(TrainingRequest(FAMILY, "rl2", settings=TINY, seed=3, updates=4), family))
+    folder.create(plan(TrainingRequest(FAMILY, "rl2", settings=TINY | settings, seed=3, updates=4), family))
     return folder
 
 
-def test_a_run_leaves_weights_and_goes_on_to_the_bit_after_a_stop(tmp_path: Path) -> None:
-    whole, halved = run(tmp_path / "whole"), run(tmp_path / "halved")
+@pytest.mark.parametrize("memory", ["gru", "transformer"])
+def test_a_run_leaves_weights_and_goes_on_to_the_bit_after_a_stop(tmp_path: Path, memory: str) -> None:
+    whole, halved = (run(tmp_path / name, memory=memory, memory_heads=2) for name in ("whole", "halved"))
     train(whole, lambda _: None, lambda: False)
     assert [update for update, _ in logged(whole)] == [1, 2, 3, 4]
     names = {"return_0", "return_9", "return_trial", "loss", "gradient_norm", "environment_steps"}
@@ -87,11 +89,12 @@ def test_the_trial_is_the_familys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "simulator", "field"), [("sinusoid", None, "method"), ("halfcheetah-velocity", None, "simulator")]
+    ("family", "settings", "field"),
+    [("sinusoid", {}, "method"), ("tabular-mdp.states-50", {"told": True}, "settings.told")],
 )
-def test_what_it_cannot_be_trained_on_is_said_before(family: str, simulator: Simulator | None, field: str) -> None:
+def test_what_it_cannot_be_trained_on_is_said_before(family: str, settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidField) as refused:
-        plan(TrainingRequest(family, "rl2", simulator=simulator), load_registry().get(family))
+        plan(TrainingRequest(family, "rl2", settings=settings), load_registry().get(family))
     assert refused.value.field == field
 
 
@@ -100,3 +103,11 @@ def test_every_preset_is_valid() -> None:
     assert len(files) >= 4
     for file in files:
         Rl2Settings.from_json(specs.preset("rl2", file.name.removesuffix(".toml")))
+
+
+@pytest.mark.parametrize("other", [{"generator": "paired"}, {"continue_from": ("gridnavi-rl2", 1)}])
+def test_attempts_start_from_fresh_weights_and_against_nobody(other: dict[str, Any]) -> None:
+    family = load_registry().get("gridnavi")
+    with pytest.raises(InvalidField) as refused:
+        plan(TrainingRequest(family="gridnavi", method="rl2", settings={"attempts": 2}, **other), family)
+    assert refused.value.field == "settings.attempts"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,12 @@ def test_an_unknown_method_is_named() -> None:
     assert raised.value.field == "method"
     with pytest.raises(InvalidField):
         registry.build(dataclasses.replace(specs.spec_for(PendulumDynamics()), method="sarsa"))
+
+
+def test_a_name_with_options_takes_the_preset_of_its_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "maml").mkdir()
+    for number, name in enumerate(["f", "f.b-2", "f.a-1.b-2", "default"]):
+        (tmp_path / "maml" / f"{name}.toml").write_text(f"inner_steps = {number}")
+    monkeypatch.setattr(specs, "CONFIGS", tmp_path)
+    names = ["f", "f.b-2", "f.a-1.b-2", "f.a-3.b-2", "f.a-1", "f.b-2.c-3", "g.b-2"]
+    assert [specs.preset("maml", name)["inner_steps"] for name in names] == [0, 1, 2, 1, 0, 0, 3]

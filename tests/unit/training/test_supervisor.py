@@ -78,7 +78,7 @@ async def test_a_training_ends_as_a_champion_with_a_manifest(store: Store, twin:
     assert store.get_learner(LEARNER).owner == "ann"
     revision = store.get_revision(LEARNER, 1)
     assert revision.manifest["promotion"]["promote"]
-    assert revision.manifest["validation"] == {"protocol": {"scripted": True}, "scores": []}
+    assert revision.manifest["validation"] == {"protocol": {"scripted": True}, "scores": [], "gains": []}
     assert revision.manifest["training"] == record.id
     assert store.read_blob(revision.blob) == final_weights(twin)
     assert logged(folder_of(store, record)) == logged(twin)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.uniform import UniformGenerator
 from innerloop_server.tasks.sampling import sample_task
-from innerloop_server.training import outer_loop, trial_collect
+from innerloop_server.training import outer_loop, task_numbers, trial_collect
 from innerloop_server.training.specs import spec_for
 from innerloop_server.training.trial_student import TrialStudent, by_episode
 
@@ -24,7 +25,8 @@ QUICK = {"tasks_per_update": 16, "minibatches": 2, "epochs": 2, "updates": 4}
 def student_for(family: Family, **settings: object) -> TrialStudent:
     spec = dataclasses.replace(spec_for(family), method="rl2", settings={**SMALL, **QUICK, **settings})
     learner = Rl2(spec)
-    return TrialStudent(learner, trial_collect.batch_collector(family, learner, CPU))
+    collect = trial_collect.batch_collector(family, learner, CPU)
+    return TrialStudent(learner, collect, functools.partial(task_numbers.of, family))
 
 
 def teach(student: TrialStudent, family: Family, state: outer_loop.TrainState, updates: int) -> outer_loop.TrainState:
@@ -106,13 +108,14 @@ class Forgetful(Rl2):
 
 
 @pytest.mark.slow
-def test_without_its_memory_it_scores_as_a_policy_that_has_none() -> None:
+@pytest.mark.parametrize("memory", ["gru", "transformer"])
+def test_without_its_memory_it_scores_as_a_policy_that_has_none(memory: str) -> None:
     """What is learned is in the memory: a trained policy beats Thompson sampling's 5.834 (random: 5), and whoever
     empties its memory in the middle of a trial is left with one arm for ever, which pays 5."""
     family = BernoulliBandit()
     network = {"encoder_sizes": [64], "memory_size": 64, "hidden_sizes": [64]}
     training = {"tasks_per_update": 1024, "minibatches": 4, "epochs": 4, "updates": 36, "learning_rate": 4e-3}
-    student = student_for(family, entropy=0.02, **network, **training)
+    student = student_for(family, entropy=0.02, memory=memory, **network, **training)
     meta = teach(student, family, outer_loop.start(student, UniformGenerator(family, 5), 5), 36).meta
     tasks = [sample_task(family, 1, Split.VALIDATION, i) for i in range(2_000)]
 

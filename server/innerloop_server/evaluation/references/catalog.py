@@ -21,6 +21,7 @@ from innerloop_server.evaluation.references.gridnavi import gridnavi_references
 from innerloop_server.evaluation.references.minigrid_goal import minigrid_goal_references
 from innerloop_server.evaluation.references.tabular_mdps import tabular_mdp_references
 from innerloop_server.tasks.family import Family
+from innerloop_server.tasks.visible import VisibleFamily
 
 ZOO = resources.files("innerloop_server.zoo") / "references"
 
@@ -53,6 +54,8 @@ def references(family: Family, zoo: Traversable = ZOO) -> tuple[Reference, ...]:
         family: whose.
         zoo: the folder of manifests.
     """
+    if isinstance(family, VisibleFamily):
+        family = family.hidden  # the same tasks, for who is told and for who is not
     base, _, _ = family.name.partition(".")
     known = EXACT.get(base)
     exact = (*family.references, *(known(family) if known else ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from innerloop.v1 import learner_pb2
 from innerloop_server.domain import Simulator
-from innerloop_server.learners.registry import settings_of
+from innerloop_server.learners.registry import remembers, settings_of
 from innerloop_server.service.convert.enums import TRAINING_STATES, simulator_to_pb
 from innerloop_server.service.convert.names import FAMILY, LEARNER, TRAINING, format_revision
 from innerloop_server.service.convert.spaces import space_to_pb
@@ -35,6 +35,7 @@ def learner_to_pb(record: LearnerRecord, newest: int) -> learner_pb2.Learner:
         revisions=newest,
         owner=record.owner,
         create_time=timestamp(record.created_at),
+        remembers=remembers(record.spec),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from innerloop.arrays import Array, Discrete, Space
 from innerloop.v1 import adaptation_pb2, array_pb2
+from innerloop_server.adaptation.measures import UNCERTAINTY
 from innerloop_server.adaptation.messages import (
     Accepted,
     Actions,
@@ -83,6 +84,7 @@ def open_from_pb(message: adaptation_pb2.Open, registry: Registry) -> Open:
             episodes=budget.episodes if budget.HasField("episodes") else None,
             seconds=budget.compute_seconds if budget.HasField("compute_seconds") else None,
             target_return=budget.target_return if budget.HasField("target_return") else None,
+            auto=budget.auto,
         ),
         seed=seed(message.seed, "open.seed") if message.HasField("seed") else None,
         simulator=simulator_from_pb(message.simulator, "open.simulator"),
@@ -199,6 +201,7 @@ def session_to_pb(record: SessionRecord, attached: bool) -> adaptation_pb2.Sessi
             episodes=budget.episodes,
             compute_seconds=budget.seconds,
             target_return=budget.target_return,
+            auto=budget.auto,
         ),
         step=record.step,
         episodes=record.episodes,
@@ -358,4 +361,7 @@ def _step_to_pb(message: StepTaken) -> adaptation_pb2.Step:
         compute_seconds=message.seconds,
         total_compute_seconds=message.total_seconds,
         policy_file=message.policy_file,
+        end_reason=_REASONS.get(message.end_reason, adaptation_pb2.END_REASON_UNSPECIFIED),
+        expected_gain=message.expected_gain,
+        uncertainty=message.metrics.get(UNCERTAINTY),
     )

@@ -1,0 +1,94 @@
+"""All learning methods in one table: trains what is missing, scores what is stored, writes the page.
+
+Every training is a run of ``scripts/train`` in --out, which a kill does not hurt: the same command goes on with it.
+Cells come seed by seed, so that what there is after an interruption compares all methods. Scores are kept beside the
+runs, and measured again only where weights or plan have changed. A cell that failed says so, and stops no other.
+
+Run it: ``scripts/bench learners [--quick] [--hours H]``. ``--hours 0`` trains nothing. --quick: three methods, two
+seeds, two families, a few updates, ten minutes of two cores; it says whether everything runs, and nothing about the
+methods.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+from learners_table import jobs, page, picture, results
+from learners_table.plan import Cell, Table, read
+from learners_table.scoring import revision, stored
+
+from innerloop_server.tasks.registry import Registry, load_registry
+
+STEM = "results-learners"
+CHOOSING = "choosing.md"
+
+
+def job(cell: Cell, table: Table, out: Path, registry: Registry, *, train: bool) -> jobs.Job | None:
+    """What is left to do for a cell; ``None``: nothing."""
+    run, plan = out / cell.folder, table.plan(cell, registry)
+    if stored(run, plan) is not None:
+        return None
+    scoring = (sys.executable, "-m", "learners_table.scoring", str(run), json.dumps(plan.to_json()))
+    training = (sys.executable, "-m", "innerloop_server.training", "train", *cell.training(out))
+    if revision(run) is not None:
+        commands: tuple[tuple[str, ...], ...] = (scoring,)
+    elif train:
+        commands = (training, scoring)
+    else:
+        return None
+    return jobs.Job(str(cell.folder), commands, out / f"{cell.folder}.log")
+
+
+def write(table: Table, out: Path, docs: Path, registry: Registry) -> None:
+    """The page, its numbers, its picture, and the summary on the page about choosing where there is one."""
+    found = results.gather(table, out, registry)
+    docs.mkdir(parents=True, exist_ok=True)
+    (docs / f"{STEM}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    drawn = picture.draw(found, docs / f"{STEM}.png")
+    (docs / f"{STEM}.md").write_text(page.page(found, f"{STEM}.png" if drawn else ""), encoding="utf-8")
+    choosing = docs / CHOOSING
+    if choosing.exists():
+        text = page.between(choosing.read_text(encoding="utf-8"), page.summary(found))
+        choosing.write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Run what is missing, then write the page; 1 if a cell failed."""
+    parser = argparse.ArgumentParser(prog="scripts/bench learners", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small version in minutes")
+    parser.add_argument("--hours", type=float, default=8.0, help="start nothing after this, and stop what runs")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once, of one thread each")
+    parser.add_argument("--out", type=Path, help="where runs are kept; var/bench-learners when left out")
+    parser.add_argument(
+        "--record", type=Path, help="folder of the page; docs when left out, with --quick that of --out"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the page")
+    options = parser.parse_args()
+    table, registry = read(quick=options.quick), load_registry()
+    out = options.out or Path("var/bench-learners-quick" if options.quick else "var/bench-learners")
+    docs = options.record or (out if options.quick else Path("docs"))
+    train = options.hours > 0
+    deadline = time.monotonic() + 3600 * (options.hours if train else 1.0)
+    wanted = (job(cell, table, out, registry, train=train) for cell in table.cells)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its children would outlive it
+    ended: dict[str, int] = {}
+    try:
+        ended = jobs.run((one for one in wanted if one is not None), options.jobs, deadline, _say)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on from here")
+    write(table, out, docs, registry)
+    print((docs / f"{STEM}{'.json' if options.json else '.md'}").read_text(encoding="utf-8"))
+    return int(any(ended.values()))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

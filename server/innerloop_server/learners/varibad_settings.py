@@ -1,0 +1,203 @@
+"""Settings of VariBAD: what each means, what it may be, and its default, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from innerloop.arrays import Discrete, Space
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import InvalidField
+from innerloop_server.learners.setting_checks import read, require
+
+MOST_LAYERS = 4
+WIDEST_LAYER = 1_024
+"""Of every layer. Sessions hold such memories by the thousand."""
+MOST_LATENT = 64
+MOST_EPISODES = 10_000
+MOST_EPOCHS = 100
+MOST_STATES = 10_000
+LARGEST_BUFFER = 20_000_000
+"""Steps that a buffer may hold: it is part of every checkpoint."""
+DECODERS = ("transitions", "states", "goal")
+OUTER = frozenset(
+    {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
+    | {"value_weight", "value_unit", "gradient_clip", "belief_steps", "belief_batch", "belief_learning_rate"}
+    | {"belief_terms", "decoded_steps", "belief_gradient_clip", "kl_weight", "buffer_trials", "statistics_rate"}
+)
+"""Settings that only training reads: another training of the same learner may change these and no others."""
+
+
+@dataclass(frozen=True)
+class VaribadSettings:
+    """The networks of VariBAD and how they are trained. ``LearnerSpec.settings`` holds these as JSON values."""
+
+    # The belief.
+    encoder_sizes: tuple[int, ...] = (64,)
+    """Widths of the tanh layers in front of the memory."""
+    memory_size: int = 64
+    """Width of the memory that the belief is read from."""
+    latent: int = 5
+    """Dimensions of the belief."""
+    decoder: str = "transitions"
+    """What a latent has to explain. ``transitions``: the reward of an observation and an action, and with ``dynamics``
+    the change. ``states``: in which of finitely many states a step is paid (its reward is positive), each by a chance
+    of its own, from the latent alone. ``goal``: the same where one state is paid and no other."""
+    decoder_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the decoder's rectified layers."""
+    dynamics: bool = True
+    """``transitions`` explain how the observation changes, too."""
+
+    # The policy.
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden tanh layers of the policy and of the value, which see the observation and the belief."""
+    last_layer_scale: float = 0.01
+    """Shrinks the policy's last layer at the start, so that it starts out indifferent."""
+    initial_log_std: float = -0.5
+    """Log standard deviation of raw actions at the start (Box actions)."""
+
+    # The trial.
+    episodes_per_trial: int = 1
+    """Episodes of a task in a row, memory kept."""
+
+    # Training the policy: PPO on whole trials.
+    discount: float = 0.99
+    """Per step, across the episodes of a trial."""
+    trace: float = 0.9
+    """GAE lambda."""
+    clip: float = 0.2
+    """How far the ratio may leave 1 and still be rewarded."""
+    entropy: float = 0.05
+    """Weight of the entropy bonus in the first update; falls linearly to zero over the updates."""
+    value_weight: float = 0.5
+    """Weight of the squared error of the value."""
+    value_unit: float = 1.0
+    """Returns are measured in this many reward units, so that values lie around one."""
+    updates: int = 120
+    """Updates of a whole training; learning rates and entropy bonus fall linearly to zero over them."""
+    tasks_per_update: int = 512
+    """Fresh tasks an update, one trial each."""
+    epochs: int = 4
+    """Passes over an update's trials."""
+    minibatches: int = 4
+    """Parts of a pass, of whole trials."""
+    learning_rate: float = 3e-3
+    """Adam's in the first update."""
+    gradient_clip: float = 0.5
+    """Largest norm of the gradient; 0: unbounded."""
+
+    # Training the belief: the evidence lower bound on trials from a buffer.
+    belief_steps: int = 16
+    """Optimiser steps an update."""
+    belief_batch: int = 128
+    """Trials of a step."""
+    belief_learning_rate: float = 3e-3
+    """Adam's in the first update."""
+    belief_terms: int = 64
+    """Beliefs of a trial that are asked to explain it; all of them where the trial has no more."""
+    decoded_steps: int = 64
+    """Steps of a trial that each of them has to explain (``transitions``); all where the trial has no more."""
+    kl_weight: float = 0.1
+    """Of the KL of each belief from the one before (beta)."""
+    belief_gradient_clip: float = 1.0
+    """Largest norm of the gradient of the bound per step of a trial; 0: unbounded."""
+    buffer_trials: int = 2_048
+    """Trials that are kept, the newest."""
+    statistics_rate: float = 0.05
+    """Share of an update's trials in the running statistics that inputs and targets are normalised by."""
+
+    @property
+    def inner_steps(self) -> int:
+        """Episodes that a trial remembers in the end: all but its last."""
+        return self.episodes_per_trial - 1
+
+    @property
+    def episodes_per_step(self) -> int:
+        """One: what a row remembers is its own."""
+        return 1
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidField: a value out of its range; names ``settings.<field>``.
+        """
+        for name in ("encoder_sizes", "decoder_sizes", "hidden_sizes"):
+            widths = getattr(self, name)
+            fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
+            require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        largest = {"memory_size": WIDEST_LAYER, "latent": MOST_LATENT}
+        largest |= {"episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}
+        for name, most in largest.items():
+            require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
+        for name in ("updates", "tasks_per_update", "minibatches", "belief_batch", "belief_terms", "decoded_steps"):
+            require(getattr(self, name) >= 1, name, "give an integer of at least 1")
+        require(self.belief_steps >= 0, "belief_steps", "give an integer of at least 0")
+        require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
+        require(self.buffer_trials >= self.tasks_per_update, "buffer_trials", "give at least tasks_per_update")
+        require(self.decoder in DECODERS, "decoder", f"give one of {', '.join(DECODERS)}")
+        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate", "belief_learning_rate"):
+            require(getattr(self, name) > 0, name, "give a positive number")
+        for name in ("entropy", "value_weight", "gradient_clip", "kl_weight", "belief_gradient_clip"):
+            require(getattr(self, name) >= 0, name, "give a number of at least 0")
+        for name in ("discount", "trace", "statistics_rate"):
+            require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> VaribadSettings:
+        """Read settings; those left out take their defaults.
+
+        Raises:
+            InvalidField: unknown, of a wrong type, or out of its range; names ``settings.<field>``.
+        """
+        return read(VaribadSettings, "varibad", values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every setting as JSON values."""
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_fits(spec: LearnerSpec) -> None:
+    """Check what depends on the family.
+
+    Raises:
+        InvalidField: a supervised family: ``method``. A decoder over states where there is no list of them:
+            ``settings.decoder``. A buffer of too many steps: ``settings.buffer_trials``.
+    """
+    if spec.supervision is not None:
+        raise InvalidField(
+            "method", f"varibad learns from rewards, and {spec.family} gives the right answers; use maml"
+        )
+    settings = VaribadSettings.from_json(spec.settings)
+    if settings.decoder != "transitions":
+        require(
+            0 < states(spec.observation_space) <= MOST_STATES,
+            "decoder",
+            f"{spec.family} does not show which of finitely many states it is in; use transitions",
+        )
+    most = LARGEST_BUFFER // (spec.horizon * settings.episodes_per_trial)
+    require(settings.buffer_trials <= most, "buffer_trials", f"give at most {most}: trials are long")
+
+
+def states(space: Space) -> int:
+    """How many states an observation tells apart: a Discrete one its n, a Box the whole numbers within its bounds,
+    where they are finite; else 0.
+    """
+    if isinstance(space, Discrete):
+        return space.n
+    sides = grid(space)
+    return math.prod(sides) if sides else 0
+
+
+def grid(space: Space) -> tuple[int, ...]:
+    """Whole numbers within the bounds of a Box, along each dimension; empty where a bound is not a whole number."""
+    assert not isinstance(space, Discrete)
+    low, high = np.ravel(space.low), np.ravel(space.high)
+    whole = np.isfinite(low) & np.isfinite(high) & (low == np.round(low)) & (high == np.round(high))
+    return tuple(int(n) for n in high - low + 1) if whole.all() else ()
