@@ -17,9 +17,9 @@ from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.training import optimiser, trial_replay
 from innerloop_server.training.optimiser import AdamState
-from innerloop_server.training.student import Played, Student, feedback_of
+from innerloop_server.training.student import Played, Student
 from innerloop_server.training.trial_collect import CollectTrials
-from innerloop_server.training.trial_student import by_episode
+from innerloop_server.training.trial_student import outcome_of
 
 _METRICS = ("loss", "action_value", "gradient_norm")
 
@@ -79,16 +79,7 @@ class MetaDqnStudent(Student[Record]):
         trials = self._collect(meta, tasks, seeds[0])
         x = recurrent.trial_features(self.learner.header, trials, meta["gru.hidden.weight"].dtype)
         record = Record(trials, x, self.learner.memories(meta, x), {})
-        episodes = self.learner.settings.episodes_per_trial
-        returns = by_episode(trials.rewards, trials.episode, episodes)
-        successes = by_episode((trials.success & trials.real).float(), trials.episode, episodes) > 0
-        metrics = {
-            "return_0": float(returns[:, 0].mean()),
-            f"return_{episodes - 1}": float(returns[:, -1].mean()),
-            "return_trial": float(returns.sum(-1).mean()),
-        }
-        feedback = feedback_of(tasks, returns.unsqueeze(1).unbind(-1), successes.unsqueeze(1).unbind(-1))
-        return Played(record, feedback, int(trials.real.sum()), metrics)
+        return Played(record, *outcome_of(trials, tasks, self.learner.settings.episodes_per_trial))
 
     def remember(
         self, memory: Tensors, played: Played[Record], learn: Sequence[bool], update: int, seed: int

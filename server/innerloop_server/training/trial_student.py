@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from innerloop.arrays import Array
 from innerloop_server.domain import Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.learners.trial_ppo import TrialLearner, TrialSamples
 from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
+from innerloop_server.tasks.generators.generator import Feedback
 from innerloop_server.training import optimiser
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student, feedback_of
@@ -45,16 +47,7 @@ class TrialStudent(Student[TrialRecord]):
         trials = self.collect(meta, tasks, seeds[0])
         if self.learner.task_size:
             trials = dataclasses.replace(trials, task=self._told(tasks).to(trials.real.device).unsqueeze(0))
-        episodes = self.learner.settings.episodes_per_trial
-        returns = by_episode(trials.rewards, trials.episode, episodes)
-        successes = by_episode((trials.success & trials.real).float(), trials.episode, episodes) > 0
-        metrics = {
-            "return_0": float(returns[:, 0].mean()),
-            f"return_{episodes - 1}": float(returns[:, -1].mean()),
-            "return_trial": float(returns.sum(-1).mean()),
-        }
-        feedback = feedback_of(tasks, returns.unsqueeze(1).unbind(-1), successes.unsqueeze(1).unbind(-1))
-        return Played(trials, feedback, int(trials.real.sum()), metrics)
+        return Played(trials, *outcome_of(trials, tasks, self.learner.settings.episodes_per_trial))
 
     def _told(self, tasks: Sequence[Task]) -> torch.Tensor:
         """[R, P].
@@ -92,18 +85,75 @@ class TrialStudent(Student[TrialRecord]):
         whole = self.learner.attempt_updates
         done = 1.0 if update >= s.updates else update % whole / whole
         left, entropy = 1 - done, s.entropy * max(0.0, 1 - done / self.learner.entropy_until)
-        rng = stream(seed, Purpose.TRAINING, update)
-        for epoch in range(s.epochs):
-            order = torch.from_numpy(rng.permutation(len(samples))).to(kept.device)
-            for part, rows in enumerate(order.tensor_split(s.minibatches)):
-                if not len(rows):
-                    continue
-                leaves = optimiser.leaves(meta)
-                loss = self.learner.loss(leaves, samples.of(rows), entropy)
-                meta, adam, norm = optimiser.descend(loss, leaves, adam, s.learning_rate * left, s.gradient_clip)
-                if epoch == part == 0:
-                    metrics = {"loss": float(loss.detach()), "gradient_norm": norm}
-        return meta, adam, metrics
+        rates = Rates(s.learning_rate * left, entropy)
+        return improve(self.learner, meta, adam, samples, rates, stream(seed, Purpose.TRAINING, update))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of one update."""
+
+    learning: float
+    """Adam's."""
+    entropy: float
+    """Weight of the entropy bonus."""
+
+
+def improve(
+    learner: TrialLearner,
+    weights: Tensors,
+    adam: AdamState,
+    samples: TrialSamples,
+    rates: Rates,
+    rng: np.random.Generator,
+) -> tuple[Tensors, AdamState, dict[str, float]]:
+    """``epochs`` passes over an update's trials, each a fresh permutation of them in ``minibatches`` parts.
+
+    Args:
+        learner: the method.
+        weights: those that ``TrialLearner.loss`` reads.
+        adam: of them.
+        samples: of :meth:`TrialLearner.prepare`.
+        rates: of the update.
+        rng: draws the permutations.
+
+    Returns:
+        (weights, adam, metrics): ``loss`` and ``gradient_norm`` of the first part.
+    """
+    s = learner.settings
+    metrics: dict[str, float] = {}
+    for _ in range(s.epochs):
+        order = torch.from_numpy(rng.permutation(len(samples))).to(samples.real.device)
+        for rows in order.tensor_split(s.minibatches):
+            if not len(rows):
+                continue
+            leaves = optimiser.leaves(weights)
+            loss = learner.loss(leaves, samples.of(rows), rates.entropy)
+            weights, adam, norm = optimiser.descend(loss, leaves, adam, rates.learning, s.gradient_clip)
+            metrics = metrics or {"loss": float(loss.detach()), "gradient_norm": norm}
+    return weights, adam, metrics
+
+
+def outcome_of(
+    trials: TrialRecord, tasks: Sequence[Task], episodes: int
+) -> tuple[tuple[Feedback, ...], int, dict[str, float]]:
+    """What came of a trial of each task: feedback, environment steps, and the metrics ``return_0`` (of the first
+    episode), ``return_<episodes - 1>`` (of the last) and ``return_trial`` (of all).
+
+    Args:
+        trials: one of each task.
+        tasks: [R].
+        episodes: of a trial.
+    """
+    returns = by_episode(trials.rewards, trials.episode, episodes)
+    successes = by_episode((trials.success & trials.real).float(), trials.episode, episodes) > 0
+    metrics = {
+        "return_0": float(returns[:, 0].mean()),
+        f"return_{episodes - 1}": float(returns[:, -1].mean()),
+        "return_trial": float(returns.sum(-1).mean()),
+    }
+    feedback = feedback_of(tasks, returns.unsqueeze(1).unbind(-1), successes.unsqueeze(1).unbind(-1))
+    return feedback, int(trials.real.sum()), metrics
 
 
 def by_episode(x: torch.Tensor, episode: torch.Tensor, episodes: int) -> torch.Tensor:

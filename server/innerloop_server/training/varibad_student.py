@@ -18,7 +18,7 @@ from innerloop_server.training import optimiser, trial_buffer
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student
 from innerloop_server.training.trial_collect import CollectTrials
-from innerloop_server.training.trial_student import TrialStudent
+from innerloop_server.training.trial_student import Rates, TrialStudent, improve
 
 BELIEF_COUNT = "belief steps"
 """Among Adam's first moments: how many steps those of the belief have behind them, [1] int64. ``count`` is the
@@ -104,17 +104,7 @@ class VaribadStudent(Student[Record]):
         samples = self.learner.prepare(meta, trials)
         weights = of_policy(meta)
         state = _part_of(adam, weights, adam.count)
-        metrics: dict[str, float] = {}
-        for _ in range(s.epochs):
-            order = torch.from_numpy(rng.permutation(len(samples))).to(trials.real.device)
-            for rows in order.tensor_split(s.minibatches):
-                if not len(rows):
-                    continue
-                leaves = optimiser.leaves(weights)
-                loss = self.learner.loss(leaves, samples.of(rows), s.entropy * left)
-                weights, state, norm = optimiser.descend(loss, leaves, state, s.learning_rate * left, s.gradient_clip)
-                metrics = metrics or {"loss": float(loss.detach()), "gradient_norm": norm}
-        return weights, state, metrics
+        return improve(self.learner, weights, state, samples, Rates(s.learning_rate * left, s.entropy * left), rng)
 
     def _explain(
         self, meta: Tensors, adam: AdamState, kept: Tensors, left: float, rng: np.random.Generator
