@@ -387,10 +387,7 @@ class SessionHub:
         while True:
             await asyncio.sleep(min([SWEEP_SECONDS, *(live.record.lease_seconds / 3 for live in self._live.values())]))
             try:
-                attached = list(self._live.values())
-                renewed = await asyncio.to_thread(self._store.touch, [live.record.id for live in attached])
-                for live in attached:
-                    live.renewed(renewed)
+                await self._renew()
                 for session_id in await asyncio.to_thread(self._store.expire):
                     self._parked.pop(session_id, None)
                     log.info("session expired", session=session_id)
@@ -399,6 +396,13 @@ class SessionHub:
                     await asyncio.to_thread(self._store.collect)
             except Exception:  # whatever it is, leases must go on being looked after
                 log.exception("housekeeping failed")
+
+    async def _renew(self) -> None:
+        """Renew the leases of attached sessions. A call of its own: while the sweeper sleeps it holds no session."""
+        attached = list(self._live.values())
+        renewed = await asyncio.to_thread(self._store.touch, [live.record.id for live in attached])
+        for live in attached:
+            live.renewed(renewed)
 
 
 def _no_guard(spec: LearnerSpec) -> str:
