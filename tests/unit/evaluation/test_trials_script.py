@@ -23,7 +23,12 @@ SMALL = {"encoder_sizes": [4], "memory_size": 4, "hidden_sizes": [4]}
 
 
 def test_the_plan_goes_by_the_whole_name_then_by_the_family() -> None:
-    wanted = {"bernoulli-bandit": 200_000, "bernoulli-bandit.arms-10.pulls-100": 20_000, "gridnavi": 21, "point-robot-sparse": 2_000}
+    wanted = {
+        "bernoulli-bandit": 200_000,
+        "bernoulli-bandit.arms-10.pulls-100": 20_000,
+        "gridnavi": 21,
+        "point-robot-sparse": 2_000,
+    }
     assert {name: trials.planned(name) for name in wanted} == wanted
     assert trials.planned("tabular-mdp.states-3") == trials.planned("tabular-mdp")
 
