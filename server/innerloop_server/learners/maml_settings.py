@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.setting_checks import require
+from innerloop_server.learners.setting_checks import require, require_widths, to_json
 
 ORDERS = ("second", "first")
 RATES = ("fixed", "learned")
@@ -17,9 +16,6 @@ ADAPTS = ("all", "head")
 OUTERS = ("ppo", "promp", "trpo")
 FIRST_ORDER = "first_order"
 """What ``order`` was called when it was true or false. Stored learners have it; where both stand, ``order`` counts."""
-MOST_LAYERS = 4
-WIDEST_LAYER = 1_024
-"""Of the hidden layers. Sessions hold such weights by the thousand."""
 MOST_REPEATS = 100
 """Inner steps, and optimiser steps an update."""
 OUTER = frozenset(
@@ -96,8 +92,7 @@ class MamlSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
-        require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "hidden_sizes")
         for name in ("inner_steps", "epochs"):
             require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update", "epochs"):
@@ -126,7 +121,7 @@ class MamlSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,8 @@ from typing import Any
 from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import read, require
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
 
-MOST_LAYERS = 4
-WIDEST_LAYER = 1_024
-"""Of every layer. Sessions hold such memories by the thousand."""
 MOST_EPISODES = 10_000
 LONGEST_STRETCH = 10_000
 """Steps of ``burn_in`` and ``window`` together: an optimiser step runs through all of them."""
@@ -103,10 +99,7 @@ class MetaDqnSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        for name in ("encoder_sizes", "hidden_sizes"):
-            widths = getattr(self, name)
-            fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
-            require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "encoder_sizes", "hidden_sizes")
         for name, most in (("memory_size", WIDEST_LAYER), ("episodes_per_trial", MOST_EPISODES)):
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
         for name in ("lookahead", "updates", "tasks_per_update", "gradient_steps", "batch", "window", "replay"):
@@ -135,8 +128,7 @@ class MetaDqnSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:

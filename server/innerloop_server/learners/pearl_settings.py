@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import read, require
+from innerloop_server.learners.setting_checks import read, require, require_widths, to_json
 
-MOST_LAYERS = 4
-WIDEST_LAYER = 1_024
-"""Of the hidden layers."""
 MOST_LATENT = 32
 LARGEST_REPLAY = 100_000_000
 """Transitions that a replay may hold: it is part of every checkpoint."""
@@ -101,10 +97,7 @@ class PearlSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        for name in ("hidden_sizes", "critic_sizes", "encoder_sizes"):
-            sizes = getattr(self, name)
-            fits = len(sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in sizes)
-            require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "hidden_sizes", "critic_sizes", "encoder_sizes")
         for name in ("latent", "episodes_per_step", "updates", "tasks_per_update", "gradient_steps", "meta_batch"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
         for name in ("measurements", "batch", "context", "replay_tasks", "replay_steps"):
@@ -137,8 +130,7 @@ class PearlSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,8 @@ from innerloop.policy import LOG_STD_FLOOR
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.maml_settings import MOST_LAYERS, MOST_REPEATS, WIDEST_LAYER
-from innerloop_server.learners.setting_checks import require
+from innerloop_server.learners.maml_settings import MOST_REPEATS
+from innerloop_server.learners.setting_checks import require, require_widths, to_json
 
 OUTER = frozenset(
     {"lowest_log_std", "discount", "trace", "clip", "entropy", "value_weight", "value_unit", "updates"}
@@ -60,8 +59,7 @@ class PpoSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
-        require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "hidden_sizes")
         require(self.epochs <= MOST_REPEATS, "epochs", f"give an integer of at most {MOST_REPEATS}")
         for name in ("updates", "tasks_per_update", "epochs", "minibatches"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
@@ -93,7 +91,7 @@ class PpoSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:

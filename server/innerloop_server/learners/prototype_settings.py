@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from innerloop_server.domain import LearnerSpec, Supervision
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.maml_settings import MOST_LAYERS, MOST_REPEATS, WIDEST_LAYER
-from innerloop_server.learners.setting_checks import require
+from innerloop_server.learners.maml_settings import MOST_REPEATS
+from innerloop_server.learners.setting_checks import MOST_LAYERS, WIDEST_LAYER, require, to_json
 
 OUTER = frozenset({"updates", "tasks_per_update", "epochs", "learning_rate", "gradient_clip"})
 """Settings that only training reads: another training of the same learner may change these and no others."""
@@ -66,7 +65,7 @@ class PrototypeSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:

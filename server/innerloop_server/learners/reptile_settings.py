@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.maml_settings import MOST_LAYERS, MOST_REPEATS, WIDEST_LAYER
-from innerloop_server.learners.setting_checks import require
+from innerloop_server.learners.maml_settings import MOST_REPEATS
+from innerloop_server.learners.setting_checks import require, require_widths, to_json
 
 OPTIMISERS = ("adam", "sgd")
 OUTER = frozenset({"updates", "tasks_per_update", "outer_step"})
@@ -59,8 +58,7 @@ class ReptileSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
-        require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "hidden_sizes")
         require(self.inner_steps <= MOST_REPEATS, "inner_steps", f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
@@ -82,4 +80,4 @@ class ReptileSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+        return to_json(self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,8 @@ from typing import Any
 from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import read, require
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
 
-MOST_LAYERS = 4
-WIDEST_LAYER = 1_024
-"""Of every layer. Sessions hold such memories by the thousand."""
 MOST_EPISODES = 10_000
 MEMORIES = ("gru", "transformer")
 MOST_BLOCKS = 8
@@ -121,10 +117,7 @@ class Rl2Settings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        for name in ("encoder_sizes", "hidden_sizes"):
-            widths = getattr(self, name)
-            fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
-            require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "encoder_sizes", "hidden_sizes")
         require(self.memory in MEMORIES, "memory", f"give one of {', '.join(MEMORIES)}")
         require(1 <= self.memory_layers <= MOST_BLOCKS, "memory_layers", f"give an integer from 1 to {MOST_BLOCKS}")
         require(1 <= self.memory_heads <= MOST_HEADS, "memory_heads", f"give an integer from 1 to {MOST_HEADS}")
@@ -158,8 +151,7 @@ class Rl2Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_json(self)
 
 
 def span_of(settings: Rl2Settings, horizon: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.maml_settings import MOST_LAYERS, MOST_REPEATS, WIDEST_LAYER
-from innerloop_server.learners.setting_checks import require
+from innerloop_server.learners.maml_settings import MOST_REPEATS
+from innerloop_server.learners.setting_checks import require, require_widths, to_json
 
 OUTER = frozenset({"updates", "tasks_per_update"})
 """Settings that only training reads: another training of the same learner may change these and no others."""
@@ -58,8 +57,7 @@ class ScratchSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        fits = len(self.hidden_sizes) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in self.hidden_sizes)
-        require(fits, "hidden_sizes", f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "hidden_sizes")
         for name in ("inner_steps", "epochs"):
             require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "epochs", "updates", "tasks_per_update"):
@@ -80,4 +78,4 @@ class ScratchSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+        return to_json(self)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 
+MOST_LAYERS = 4
+WIDEST_LAYER = 1_024
+"""Of every network: sessions hold adaptation states by the thousand."""
+
 
 def read(kind: type[SettingsT], method: str, values: Mapping[str, Any]) -> SettingsT:
     """Settings from JSON values; those left out take their defaults.
@@ -58,3 +62,21 @@ def require(holds: bool, name: str, advice: str) -> None:
     """
     if not holds:
         raise InvalidField(f"settings.{name}", advice)
+
+
+def require_widths(settings: DataclassInstance, *names: str) -> None:
+    """Check settings that hold the widths of a network's layers.
+
+    Raises:
+        InvalidField: too many layers, or one too wide or empty; names ``settings.<name>``.
+    """
+    for name in names:
+        widths = getattr(settings, name)
+        fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
+        require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+
+
+def to_json(settings: DataclassInstance) -> dict[str, Any]:
+    """Every setting as JSON values, in the order of their declaration; :func:`read` takes them back."""
+    values = dataclasses.asdict(settings)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

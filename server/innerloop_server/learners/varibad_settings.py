@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,8 @@ import numpy as np
 from innerloop.arrays import Discrete, Space
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import read, require
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
 
-MOST_LAYERS = 4
-WIDEST_LAYER = 1_024
-"""Of every layer. Sessions hold such memories by the thousand."""
 MOST_LATENT = 64
 MOST_EPISODES = 10_000
 MOST_EPOCHS = 100
@@ -127,10 +123,7 @@ class VaribadSettings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
-        for name in ("encoder_sizes", "decoder_sizes", "hidden_sizes"):
-            widths = getattr(self, name)
-            fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
-            require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+        require_widths(self, "encoder_sizes", "decoder_sizes", "hidden_sizes")
         largest = {"memory_size": WIDEST_LAYER, "latent": MOST_LATENT}
         largest |= {"episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}
         for name, most in largest.items():
@@ -159,8 +152,7 @@ class VaribadSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as JSON values."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return to_json(self)
 
 
 def check_fits(spec: LearnerSpec) -> None:
