@@ -23,7 +23,7 @@ MOST_NUMBERS = 1_024
 MOST_EPOCHS = 100
 OUTER = frozenset(
     {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {"value_weight", "value_unit", "gradient_clip", "entropy_until", "attempts"}
+    | {"value_weight", "value_unit", "gradient_clip", "limit_ends", "entropy_until", "attempts"}
 )
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
@@ -75,6 +75,9 @@ class Rl2Settings:
     """Per step, across the episodes of a trial."""
     trace: float = 0.9
     """GAE lambda."""
+    limit_ends: bool = True
+    """Whether a trial whose last episode ran to its horizon is worth nothing from there on, as one that terminated.
+    False: it is valued as if it went on, for control whose time limit is long and nobody sees coming."""
     clip: float = 0.2
     """How far the ratio may leave 1 and still be rewarded."""
     entropy: float = 0.05

@@ -16,7 +16,7 @@ import torch
 from innerloop_server.domain import Adaptation
 from innerloop_server.learners.learner import Distribution, Tensors
 from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise
-from innerloop_server.learners.returns import gae
+from innerloop_server.learners.returns import gae, step_mask
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.learners.trial_record import TrialRecord
 
@@ -34,6 +34,7 @@ class TrialSamples:
     value_targets: torch.Tensor
     """[T, R] in ``value_unit``."""
     real: torch.Tensor
+    """[T, R] bool: what there is to learn from."""
 
     def __len__(self) -> int:
         return self.real.shape[1]
@@ -89,6 +90,11 @@ class TrialPpoSettings(Protocol):
     @property
     def trace(self) -> float:
         """GAE lambda."""
+        ...
+
+    @property
+    def limit_ends(self) -> bool:
+        """Whether nothing follows a trial whose time was up."""
         ...
 
     @property
@@ -184,7 +190,8 @@ class TrialLearner(TrainableLearner):
 
         They run through the ends of episodes: what comes after one is worth as much as what comes before. At the end
         of the trial nothing is left, whether its last episode terminated or its time was up: the trial's length is
-        part of the problem.
+        part of the problem. Without ``limit_ends`` a trial whose time was up is valued as if it went on: its last step
+        teaches nothing, it only says what followed the one before.
 
         Args:
             meta: the network that sampled.
@@ -192,24 +199,22 @@ class TrialLearner(TrainableLearner):
         """
         s = self.settings
         x = self.inputs(meta, trials)
-        v_t = self.read(meta, x)[1].reshape(trials.real.shape)
-        lengths = trials.real.sum(0)
-        estimates = gae(
-            (trials.rewards / s.value_unit).T[None],
-            v_t.T[None],
-            torch.zeros_like(v_t[:1]),
-            lengths[None],
-            s.discount,
-            s.trace,
-        )
-        real = trials.real.T[None]
+        v_t = self.read(meta, x)[1].reshape(trials.real.shape).T[None]
+        lengths = trials.real.sum(0)[None]
+        v_final = torch.zeros_like(v_t[..., 0])
+        if not s.limit_ends:
+            cut = (trials.trial_end & ~trials.terminated & trials.real).any(0)[None] & (lengths > 1)
+            lengths = lengths - cut.long()
+            v_final = torch.where(cut, v_t.gather(-1, lengths.clamp(max=v_t.shape[-1] - 1).unsqueeze(-1))[..., 0], 0.0)
+        estimates = gae((trials.rewards / s.value_unit).T[None], v_t, v_final, lengths, s.discount, s.trace)
+        real = step_mask(lengths, v_t.shape[-1])
         return TrialSamples(
             x=x,
             actions=trials.actions,
             log_probs=trials.log_probs,
             advantages=normalise(estimates, real)[0].T.contiguous(),
-            value_targets=estimates[0].T + v_t,
-            real=trials.real,
+            value_targets=(estimates + v_t)[0].T,
+            real=real[0].T,
         )
 
     def loss(self, meta: Tensors, samples: TrialSamples, entropy_weight: float) -> torch.Tensor:

@@ -23,7 +23,15 @@ LARGEST_BUFFER = 20_000_000
 DECODERS = ("transitions", "states", "goal")
 OUTER = frozenset(
     {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {"value_weight", "value_unit", "gradient_clip", "belief_steps", "belief_batch", "belief_learning_rate"}
+    | {
+        "value_weight",
+        "value_unit",
+        "gradient_clip",
+        "limit_ends",
+        "belief_steps",
+        "belief_batch",
+        "belief_learning_rate",
+    }
     | {"belief_terms", "decoded_steps", "belief_gradient_clip", "kl_weight", "buffer_trials", "statistics_rate"}
 )
 """Settings that only training reads: another training of the same learner may change these and no others."""
@@ -66,6 +74,9 @@ class VaribadSettings:
     """Per step, across the episodes of a trial."""
     trace: float = 0.9
     """GAE lambda."""
+    limit_ends: bool = True
+    """Whether a trial whose last episode ran to its horizon is worth nothing from there on, as one that terminated.
+    False: it is valued as if it went on, for control whose time limit is long and nobody sees coming."""
     clip: float = 0.2
     """How far the ratio may leave 1 and still be rewarded."""
     entropy: float = 0.05

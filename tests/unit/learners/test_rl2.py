@@ -90,6 +90,22 @@ def test_without_discount_a_step_is_worth_all_that_is_left_of_the_trial(make_spe
     torch.testing.assert_close(samples.value_targets[:, 0], torch.tensor([6.0, 5.0, 3.0]))
 
 
+def test_where_a_limit_ends_nothing_the_last_step_only_says_what_followed(make_spec: MakeSpec) -> None:
+    rl2 = learner(make_spec, discount=0.5, trace=0.5, value_unit=2.0, limit_ends=False)
+    meta = with_value(rl2.initial_meta(0), 1.0)
+    trials = record([[2.0, 4.0, 100.0], [2.0, 4.0, 6.0]], [[2], [2]])
+    trials.terminated[2, 0], trials.truncated[2, 0] = False, True  # time was up for the first, the second terminated
+    samples = rl2.prepare(meta, trials)
+    # In units of 2, value 1 everywhere. First row, two steps: 2 + 1/2 - 1 = 1.5; 1 + 1/2 - 1 + 1.5/4 = .875.
+    # Second row, three: 3 - 1 = 2; 2 + 1/2 - 1 + 2/4 = 2; 1 + 1/2 - 1 + 2/4 = 1.
+    raw = torch.tensor([[0.875, 1.0], [1.5, 2.0], [0.0, 2.0]])
+    real = torch.tensor([[True, True], [True, True], [False, True]])
+    assert torch.equal(samples.real, real)
+    torch.testing.assert_close(samples.value_targets[real], raw[real] + 1)
+    mean, deviation = raw[real].mean(), raw[real].std(correction=0)
+    torch.testing.assert_close(samples.advantages, torch.where(real, (raw - mean) / deviation, 0.0))
+
+
 def test_the_loss_by_hand(make_spec: MakeSpec) -> None:
     rl2 = learner(make_spec, value_weight=0.5, clip=0.2)
     meta = with_value(rl2.initial_meta(0), 1.0)
