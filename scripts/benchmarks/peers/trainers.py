@@ -1,8 +1,8 @@
 """Whole training updates of other people's learners, on request: runs in the peers' own virtual environment.
 
-One JSON object a line on standard input, ``{"peer": "learn2learn", "tasks": 40}`` or ``{"peer": "sb3-contrib"}``; one a
-line on standard output: seconds of wall time and of processor time (workers included), and environment steps taken, or
-``{"error": ...}``. What is asked for first is built and warmed up first.
+One JSON object a line on standard input, ``{"peer": "learn2learn", "tasks": 40}``, ``{"peer": "sb3-contrib"}`` or the
+same "as it comes"; one a line on standard output: seconds of wall time and of processor time (workers included), and
+environment steps taken, or ``{"error": ...}``. What is asked for first is built and warmed up first.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -219,28 +219,33 @@ def diagonal_policy(inputs: int, outputs: int) -> Any:
 
 
 class BanditPpo:
-    """``RecurrentPPO`` on bandits that show what RL2 reads: the last arm, what it gave, whether the trial is new."""
+    """``RecurrentPPO`` on bandits that show what RL2 reads: the last arm, what it gave, whether the trial is new.
 
-    def __init__(self) -> None:
+    With our minibatches and one memory for policy and value; or as it comes, with its own: 128 steps of a minibatch, a
+    memory each.
+    """
+
+    def __init__(self, *, as_it_comes: bool) -> None:
         import torch
         from sb3_contrib import RecurrentPPO
         from stable_baselines3.common.vec_env import DummyVecEnv
 
         torch.manual_seed(0)
+        ours: dict[str, Any] = {"batch_size": TRIALS * PULLS // MINIBATCHES}
+        memory = {"shared_lstm": True, "enable_critic_lstm": False}
         self._learner = RecurrentPPO(
             "MlpLstmPolicy",
             DummyVecEnv([functools.partial(bandit, seed) for seed in range(TRIALS)]),
             learning_rate=3e-3,
             n_steps=PULLS,
-            batch_size=TRIALS * PULLS // MINIBATCHES,
+            **({} if as_it_comes else ours),
             n_epochs=EPOCHS,
             gamma=DISCOUNT,
             gae_lambda=0.9,
             ent_coef=0.01,
             policy_kwargs={
                 "lstm_hidden_size": HIDDEN,
-                "shared_lstm": True,
-                "enable_critic_lstm": False,
+                **({} if as_it_comes else memory),
                 "net_arch": {"pi": [HIDDEN], "vf": [HIDDEN]},
             },
             device="cpu",
@@ -289,7 +294,7 @@ def learner(peer: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
         maml = PointMaml()
         maml.iteration(1)
         return lambda asked: maml.iteration(asked["tasks"])
-    ppo = BanditPpo()
+    ppo = BanditPpo(as_it_comes=peer == "sb3-contrib as it comes")
     ppo.update()
     return lambda _: ppo.update()
 

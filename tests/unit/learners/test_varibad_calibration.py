@@ -1,6 +1,7 @@
 """What VariBAD believes on ``gridnavi``, beside the posterior: nothing where one has been, the same everywhere else.
 
-Of a belief that learned for half a minute, so within bounds that are wider than those of a whole training.
+Of a belief that learned by itself, from searches that do not depend on it. They are many: of two thousand it learns
+which goals happened to be theirs (a tenth more often than others), however long it looks at them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from innerloop_server.training.specs import spec_for
 STEPS = 28
 PATH = [(x, y if x % 2 == 0 else SIZE - 1 - y) for x in range(SIZE) for y in range(SIZE)]
 STAYS = 0.1
+SEARCHES = 21_000
+LATENTS = 256
 CELLS = torch.tensor([SIZE * x + y for x, y in GOALS])
 
 
@@ -59,9 +62,9 @@ def taught(learner: Varibad, steps: int, rate: float) -> dict[str, torch.Tensor]
     meta = learner.initial_meta(0)
     weights = of_belief(meta)
     adam, rng = optimiser.start(weights), np.random.default_rng(1)
-    pool = searches(rng.integers(0, len(GOALS), 2_000), rng)
+    pool = searches(rng.integers(0, len(GOALS), SEARCHES), rng)
     for step in range(steps):
-        trials = pool.of(torch.from_numpy(rng.integers(0, 2_000, 128)))
+        trials = pool.of(torch.from_numpy(rng.integers(0, SEARCHES, 128)))
         noise = torch.from_numpy(rng.standard_normal((STEPS, 128, learner.settings.latent), np.float32))
         draws = Draws(torch.from_numpy(rng.random((STEPS, 128))), noise, torch.zeros(1, 128).double())
         leaves = optimiser.leaves(weights)
@@ -74,12 +77,13 @@ def taught(learner: Varibad, steps: int, rate: float) -> dict[str, torch.Tensor]
 @pytest.mark.timeout(600)
 def test_the_decoder_knows_where_the_goal_can_still_be() -> None:
     family = load_registry().get("gridnavi")
-    settings = {**spec_for(family, "varibad").settings, "decoder": "goal", "kl_weight": 3e-3}
+    changed = {"decoder": "goal", "decoder_sizes": [64, 64], "kl_weight": 3e-4}
+    settings = {**spec_for(family, "varibad").settings, **changed}
     learner = Varibad(spec_for(family, "varibad", settings=settings))
-    meta = taught(learner, 800, 6e-3)
+    meta = taught(learner, 4_500, 4e-3)
     trials = searches(np.arange(len(GOALS)), np.random.default_rng(99))
     beliefs = learner.beliefs(meta, trials)
-    drawn = torch.randn(64, STEPS, len(GOALS), learner.settings.latent, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randn(LATENTS, STEPS, len(GOALS), learner.settings.latent, generator=torch.Generator().manual_seed(0))
     latents = beliefs.mean + torch.exp(0.5 * beliefs.log_variance) * drawn
     mass = torch.softmax(nets.decode(meta, latents), -1).mean(0)[..., CELLS]
     mass = mass / mass.sum(-1, keepdim=True)
@@ -94,6 +98,6 @@ def test_the_decoder_knows_where_the_goal_can_still_be() -> None:
                 been.append(float(mass[t, row, visited].sum()))
                 shares += (mass[t, row, ~visited] * (~visited).sum()).tolist()
     near = np.abs(np.array(shares) - 1) < 0.2
-    assert np.mean(been) < 0.04, np.mean(been)
-    assert np.mean(near) > 0.75, np.mean(near)
-    assert np.mean(found) > 0.95, np.mean(found)
+    assert np.mean(been) < 0.01, np.mean(been)
+    assert np.mean(near) > 0.99, np.mean(near)
+    assert np.mean(found) > 0.99, np.mean(found)
