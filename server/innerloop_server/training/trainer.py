@@ -89,6 +89,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
     """
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
+        candidates.commit()  # of the code that trains: it is kept, and the checkout may have moved on by the end
         settings = folder.settings()
         settings = replace(settings, device=str(resolve_device(settings.device)))  # so that a manifest says what it was
         registry = load_registry()
