@@ -49,26 +49,29 @@ def learner(name: str) -> Program[Learner]:
 
 
 def resolve(name: str) -> Program[tuple[str, Learner]]:
-    """What a caller means by a learner: its name, a revision's, or a family's (then ``{family}-maml``).
+    """What a caller means by a learner: its name, a revision's, or a family's (then ``{family}-maml``, and where there
+    is none the only learner that the family has).
 
     Returns:
         (resource name to ask the server with: of the learner, or of the revision that was named; the learner).
 
     Raises:
-        NotFound: no such learner, and no learner of a family of that name; says what there is instead.
+        NotFound: no such learner, and no learner of a family of that name, or several; says what there is instead.
     """
-    if name.startswith("families/"):
-        name = default_learner(short(name), DEFAULT_METHOD)
-    full = resource("learners", name)
+    family = short(name)
+    usual = resource("learners", default_learner(family, DEFAULT_METHOD))
+    full = usual if name.startswith("families/") else resource("learners", name)
     try:
         return full, (yield from _get(learner_of(full)))
     except NotFound as error:
         if learner_of(full) != full:  # a revision's name is no family's
             raise (yield from _nobody(full, error)) from None
-        of_family = resource("learners", default_learner(short(full), DEFAULT_METHOD))
         try:
-            return of_family, (yield from _get(of_family))
+            return usual, (yield from _get(usual))
         except NotFound:
+            of_family = [x for x in (yield from learners("")) if short(x.family) == family]
+            if len(of_family) == 1:
+                return of_family[0].name, of_family[0]
             raise (yield from _nobody(full, error)) from None
 
 

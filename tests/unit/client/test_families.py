@@ -89,6 +89,16 @@ def test_a_family_with_options_means_its_learner(client, server):
     assert default_learner("bandit.arms-3", "rl2") == learner_id("bandit.arms-3", "rl2") == "bandit-arms-3-rl2"
 
 
+def test_a_family_means_its_only_learner_where_the_usual_one_is_missing(client, server, monkeypatch):
+    monkeypatch.delitem(fake_answers.LEARNERS, "learners/navigation-2d-maml")
+    monkeypatch.setitem(fake_answers.LEARNERS, "learners/navigation-2d-rl2", "families/navigation-2d")
+    for name in ("navigation-2d", "families/navigation-2d"):
+        assert client.learner(name).name == "learners/navigation-2d-rl2"
+    monkeypatch.setitem(fake_answers.LEARNERS, "learners/wanderer", "families/navigation-2d")
+    with pytest.raises(NotFound, match=r"no learner navigation-2d-maml; it has navigation-2d-rl2, wanderer$"):
+        client.learner("navigation-2d")
+
+
 def test_every_field_of_a_family_is_read():
     message = task_pb2.Family(
         name="families/f",
