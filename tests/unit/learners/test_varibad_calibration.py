@@ -74,7 +74,7 @@ def taught(learner: Varibad, steps: int, rate: float) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_decoder_knows_where_the_goal_can_still_be() -> None:
     family = load_registry().get("gridnavi")
     changed = {"decoder": "goal", "decoder_sizes": [64, 64], "kl_weight": 3e-4}
