@@ -3,8 +3,8 @@
     python scripts/trials_page.py [RUN ...] [--docs FOLDER]
 
 Each RUN is a revision's folder. It is scored on the test tasks that server/innerloop_server/evaluation/trials.toml
-fixes, greedy, and stands on the page from then on: one entry a training, named by the command that trained it. Without
-a RUN the page is written anew from what is kept.
+fixes, greedy, and stands on the page from then on: one entry a training, named by the command that trained it, so that
+a training anew takes the place of the one before. Without a RUN the page is written anew from what is kept.
 """
 
 from __future__ import annotations
@@ -47,17 +47,15 @@ PAPER = {
     (500, 50): (438.9, 442.6),
 }
 """(pulls, arms) -> what RL2 (Duan et al. 2016, table 1) and SNAIL (Mishra et al. 2018, table 1) report."""
-
-
 INTRODUCTION = """\
 # Results on whole trials
 
 Learners that remember, scored on whole trials of unseen test tasks: the undiscounted return of a trial from an empty
 memory, greedy, and its 95 % interval over trials. How many trials, of which tasks and with which seeds was fixed in
-`server/innerloop_server/evaluation/{plan}` before any was scored. Every training that was run to its end with the
-settings it names is here, whatever came of it; none was chosen by these numbers. Seconds are of training, on one core
-of a machine whose other core trained too. Written by `python scripts/trials_page.py`; `results-trials.json` holds every
-number."""
+`server/innerloop_server/evaluation/{plan}` before any of these was scored. Every seed that was run to its end with the
+settings that its command names is here, whatever came of it; what was tried with other settings was scored on
+validation tasks, and [the notes](results.md) say what. Seconds are of training, on one core of two that other trainings
+shared. Written by `python scripts/trials_page.py`; `results-trials.json` holds every number."""
 BANDITS = """\
 ## Bernoulli bandits: all settings of the RL2 paper
 
@@ -76,13 +74,13 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     file = options.docs / f"{STEM}.json"
-    kept: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    kept = {one["command"]: one for one in json.loads(file.read_text())} if file.exists() else {}
     for run in options.runs:
         one = entry(run)
         print(f"{one['command']}: {one['mean']:.4f}", file=sys.stderr, flush=True)
         kept[one["command"]] = one
     in_order = sorted(kept.values(), key=lambda one: (one["family"], one["method"], one["command"]))
-    file.write_text(json.dumps({one["command"]: one for one in in_order}, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(in_order, indent=1) + "\n", encoding="utf-8")
     (options.docs / f"{STEM}.md").write_text(page(in_order), encoding="utf-8")
     return 0
 
@@ -95,8 +93,8 @@ def entry(run: Path) -> dict[str, Any]:
     meta = safetensors.torch.load_file(run / "meta.safetensors")
     result = score(family, build(spec), meta, Split.TEST, planned(spec.family), greedy=True)
     training = {name: manifest[name] for name in OF_TRAINING}
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    scored = {"family": spec.family, "method": spec.method, "machine": machine, **asdict(result)}
+    scored_on = f"{platform.machine()}, {os.cpu_count()} cores"
+    scored = {"family": spec.family, "method": spec.method, "scored_on": scored_on, **asdict(result)}
     return {**scored, **training, "weights_sha256": manifest["weights_sha256"]}
 
 
@@ -118,7 +116,7 @@ def of_bandits(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         for arms in ARMS:
             name = _bandit(pulls, arms)
             ours = [one["mean"] for one in entries if one["family"] == name and one["method"] == "rl2"]
-            best = optimum(of_trials(name))
+            best = optimum(references(load_registry().get(name)))
             paper, snail = PAPER[pulls, arms]
             shown = " / ".join(f"{mean:.{digits(mean)}f}" for mean in ours)
             share = f"{sum(ours) / len(ours) / best.value:.2%}" if ours and best else ""
@@ -129,7 +127,8 @@ def of_bandits(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def of_family(family: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Its references and its trainings."""
-    every = references(load_registry().get(family))
+    registered = load_registry().get(family)
+    every, listed = references(registered), registered.enumerate(Split.TEST) or ()
     unit = ReturnUnit.TRIAL if comparable(every, ReturnUnit.TRIAL) else ReturnUnit.EPISODE
     lines = [f"## {family}", "", f"{entries[0]['trials']} trials.", ""]
     lines += [
@@ -141,9 +140,7 @@ def of_family(family: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
         closed = gap_closed(mean if unit is ReturnUnit.TRIAL else last, every, unit)
         places = digits(mean)
         shown = (
-            f"{mean - margin:.{places}f} .. {mean + margin:.{places}f}"
-            if one["trials"] > enumerated(family)
-            else "all tasks"
+            f"{mean - margin:.{places}f} .. {mean + margin:.{places}f}" if one["trials"] > len(listed) else "all tasks"
         )
         lines.append(
             f"| {one['method']} | {one['seed']} | **{mean:.{places}f}** | {shown} | {last:.{digits(last)}f} | "
@@ -157,21 +154,10 @@ def of_family(family: str, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def of_trials(family: str) -> tuple[Reference, ...]:
-    """The references of a trial."""
-    return comparable(references(load_registry().get(family)), ReturnUnit.TRIAL)
-
-
 def optimum(known: Sequence[Reference]) -> Reference | None:
     """The tightest of those that say how good a trial can be."""
-    by_name = {reference.name: reference for reference in known}
+    by_name = {reference.name: reference for reference in comparable(known, ReturnUnit.TRIAL)}
     return next((by_name[name] for name in OPTIMA if name in by_name), None)
-
-
-def enumerated(family: str) -> int:
-    """How many tasks a family has, where they can be listed; else 0."""
-    every = load_registry().get(family).enumerate(Split.TEST)
-    return 0 if every is None else len(every)
 
 
 def digits(value: float) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -64,15 +65,15 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
     try:
         return full, (yield from _get(learner_of(full)))
     except NotFound as error:
-        if learner_of(full) != full:  # a revision's name is no family's
-            raise (yield from _nobody(full, error)) from None
-        try:
-            return usual, (yield from _get(usual))
-        except NotFound:
-            of_family = [x for x in (yield from learners("")) if short(x.family) == family]
-            if len(of_family) == 1:
-                return of_family[0].name, of_family[0]
-            raise (yield from _nobody(full, error)) from None
+        named = learner_of(full) == full  # a revision's name is no family's
+        if named:
+            with suppress(NotFound):
+                return usual, (yield from _get(usual))
+        known = yield from learners("")
+        of_family = [x for x in known if named and short(x.family) == family]
+        if len(of_family) == 1:
+            return of_family[0].name, of_family[0]
+        raise (yield from _nobody(full, known, error)) from None
 
 
 def revisions(learner: str) -> Program[list[Revision]]:
@@ -204,10 +205,9 @@ def _get(name: str) -> Program[Learner]:
     return call(GET_LEARNER, pb.GetLearnerRequest(name=name), lambda response: reading.learner(response.learner))
 
 
-def _nobody(full: str, error: NotFound) -> Program[NotFound]:
-    """The error of a name that no learner has, with what its author may have meant."""
+def _nobody(full: str, known: Sequence[Learner], error: NotFound) -> Program[NotFound]:
+    """The error of a name that none of the ``known`` learners has, with what its author may have meant."""
     name = short(learner_of(full))
-    known = yield from learners("")
     names = [short(x.name) for x in known]
     families = [short(x.name) for x in (yield from tasks.families())]
     if name.partition(".")[0] in families:
