@@ -36,12 +36,18 @@ class Candidate:
 
 
 def build_manifest(
-    settings: RunSettings, weights: bytes, update: int, environment_steps: int, wall_clock: Mapping[str, float]
+    settings: RunSettings,
+    code: str,
+    weights: bytes,
+    update: int,
+    environment_steps: int,
+    wall_clock: Mapping[str, float],
 ) -> dict[str, Any]:
     """How meta-parameters came to be, as JSON values; validation scores are added by whoever measures them.
 
     Args:
         settings: of the run.
+        code: the commit that trains, as :func:`commit` said when it began.
         weights: safetensors bytes of the meta-parameters.
         update: updates behind them.
         environment_steps: taken in those updates.
@@ -61,7 +67,7 @@ def build_manifest(
         "training": settings.training,
         "continue_from": settings.continue_from,
         "command": settings.command,
-        "commit": commit(),
+        "commit": code,
         "versions": versions(),
     }
 
@@ -117,7 +123,6 @@ def versions() -> dict[str, str]:
     }
 
 
-@cache
 def commit() -> str:
     """The commit of this package's checkout, ``-dirty`` where files differ from it; empty outside a checkout."""
     here = Path(__file__).parent

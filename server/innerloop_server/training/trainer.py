@@ -89,7 +89,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
     """
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
-        candidates.commit()  # of the code that trains: it is kept, and the checkout may have moved on by the end
+        code = candidates.commit()  # asked now: by the end the checkout may have moved on from what is running
         settings = folder.settings()
         settings = replace(settings, device=str(resolve_device(settings.device)))  # so that a manifest says what it was
         registry = load_registry()
@@ -125,7 +125,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
                 curves.add_picture(behaviour.picture(registry, learner, state.meta), state.update)
             revised = _due(state.update, settings.schedule.revision_every, learner.updates)
             if revised:
-                _write_candidate(folder, settings, state, clock)
+                _write_candidate(folder, settings, code, state, clock)
                 faults.point("training.candidate")
             if revised or _due(state.update, settings.schedule.checkpoint_every, learner.updates):
                 _checkpoint(folder, log, curves, state, tell)
@@ -182,9 +182,9 @@ def _checkpoint(
     tell(Checkpointed(state.update))
 
 
-def _write_candidate(folder: RunFolder, settings: RunSettings, state: TrainState, clock: _Clock) -> None:
+def _write_candidate(folder: RunFolder, settings: RunSettings, code: str, state: TrainState, clock: _Clock) -> None:
     weights = safetensors.torch.save({name: value.detach().cpu() for name, value in state.meta.items()})
-    manifest = candidates.build_manifest(settings, weights, state.update, state.environment_steps, clock.read())
+    manifest = candidates.build_manifest(settings, code, weights, state.update, state.environment_steps, clock.read())
     candidates.write(folder, state.update, weights, manifest)
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # training_support
 from training_support import actors_run, final_weights, logged, newest_checkpoint, tiny_run, tiny_settings
 
 from innerloop_server.errors import DataLoss, PreconditionFailed
-from innerloop_server.training import outer_loop
+from innerloop_server.training import candidates, outer_loop
 from innerloop_server.training.messages import (
     Checkpointed,
     Done,
@@ -110,6 +110,16 @@ def test_half_a_line_and_lines_past_the_checkpoint_are_cut(twin: RunFolder, tmp_
 
 def stop_after(folder: RunFolder, update: int) -> Callable[[], bool]:
     return lambda: len(logged(folder)) >= update
+
+
+def test_a_manifest_names_the_commit_that_the_training_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = iter(["the first", *["the checkout moved on"] * 9])
+    monkeypatch.setattr(candidates, "commit", lambda: next(said))
+    folder = tiny_run(tmp_path, Schedule(checkpoint_every=1, revision_every=1), updates=2)
+    train(folder, lambda _: None, lambda: False)
+    assert [candidates.read(folder, update).manifest["commit"] for update in (1, 2)] == ["the first"] * 2
 
 
 def test_pause_writes_a_checkpoint_and_wall_clock_goes_on(twin: RunFolder, tmp_path: Path) -> None:
