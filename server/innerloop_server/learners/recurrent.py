@@ -207,6 +207,25 @@ def value(weights: Tensors, y: torch.Tensor, told: torch.Tensor | None = None) -
     return _head(weights, "value", y, told).squeeze(-1)
 
 
+def with_task(x: torch.Tensor, trials: TrialRecord, task_size: int) -> torch.Tensor:
+    """``x`` [T, R, I] and after it the P numbers that tell each trial's task: [T, R, I + P]; ``x`` where P is 0."""
+    if not task_size:
+        return x
+    assert trials.task is not None  # the student has asked for it
+    return torch.cat([x, trials.task.to(x.dtype).expand(len(x), -1, -1)], -1)
+
+
+def told(weights: Tensors, task: torch.Tensor) -> torch.Tensor | None:
+    """What :func:`value` is told, [1, T * R, H], of the numbers [T, R, P] that tell the tasks of whole trials; ``None``
+    where P is 0. The weights have a leading dimension of one.
+    """
+    if not task.shape[-1]:
+        return None
+    # The task is the same at all steps of a trial: one product serves them.
+    once = torch.bmm(task[:1], weights[TOLD])
+    return once.unsqueeze(1).expand(1, len(task), *once.shape[1:]).flatten(1, 2)
+
+
 def initial_weights(
     header: Header, rng: np.random.Generator, *, last_layer_scale: float, initial_log_std: float
 ) -> Tensors:

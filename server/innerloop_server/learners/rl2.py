@@ -68,16 +68,6 @@ class Rl2(TrialLearner):
         return self._settings
 
     @property
-    def task_size(self) -> int:
-        """As the settings say, where the value is told."""
-        return self.settings.task_size if self.settings.told else 0
-
-    @property
-    def entropy_until(self) -> float:
-        """As the settings say."""
-        return self.settings.entropy_until
-
-    @property
     def attempts(self) -> int:
         """As the settings say."""
         return self.settings.attempts
@@ -125,21 +115,14 @@ class Rl2(TrialLearner):
         parts = [recurrent.trial_features(self.header, trials, dtype)]
         if self.header.tallies:
             parts.append(tallies.of_trials(self.header, trials, dtype))
-        if self.task_size:
-            assert trials.task is not None  # the student has asked for it
-            parts.append(trials.task.to(dtype).expand(len(parts[0]), -1, -1))
-        return torch.cat(parts, -1)
+        return recurrent.with_task(torch.cat(parts, -1), trials, self.task_size)
 
     def read(self, meta: Tensors, x: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Policy and value at each step, [1, T * R]."""
         weights = recurrent.share(meta, 1)
         size = x.shape[-1] - self.task_size
         y = self._network.unroll(weights, x[None, ..., :size]).flatten(1, 2)
-        told = None
-        if self.task_size:
-            # The task is the same at all steps of a trial: one product serves them.
-            once = torch.bmm(x[:1, :, size:], weights[recurrent.TOLD])
-            told = once.unsqueeze(1).expand(1, len(x), *once.shape[1:]).flatten(1, 2)
+        told = recurrent.told(weights, x[..., size:])
         return recurrent.policy(self.header, weights, y), recurrent.value(weights, y, told)
 
 

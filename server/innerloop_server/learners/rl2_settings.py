@@ -9,27 +9,22 @@ from typing import Any
 from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
+from innerloop_server.learners import trial_ppo_settings
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths
+from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings, check_told
 
-MOST_EPISODES = 10_000
 MEMORIES = ("gru", "transformer")
 MOST_BLOCKS = 8
 MOST_HEADS = 64
 WIDEST_SPAN = 1_024
 MOST_KEPT = 2**19
 """Numbers that a transformer keeps for a row: sessions write them to disk with every step, and clients send them."""
-MOST_NUMBERS = 1_024
-"""Of those that tell a task."""
-MOST_EPOCHS = 100
-OUTER = frozenset(
-    {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {"value_weight", "value_unit", "gradient_clip", "limit_ends", "entropy_until", "attempts"}
-)
+OUTER = trial_ppo_settings.OUTER | {"attempts"}
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
 
 @dataclass(frozen=True)
-class Rl2Settings:
+class Rl2Settings(TrialPpoSettings):
     """The network of RL2 and how it is trained. ``LearnerSpec.settings`` holds these as JSON values."""
 
     # The network.
@@ -59,60 +54,11 @@ class Rl2Settings:
     """What a reward is thought to be before the first."""
     tally_strength: float = 1.0
     """How many rewards that is worth."""
-    told: bool = False
-    """The value is told the task in training, as nothing else is: it judges actions by what they bring in this task,
-    not in all that look like it so far. Not for tasks that a policy fails before it finds out which they are: told
-    that all is lost, the value blames no action for it."""
-    task_size: int = 0
-    """Numbers that tell a task. The family says how many."""
 
-    # The trial.
-    episodes_per_trial: int = 1
-    """Episodes of a task in a row, memory kept."""
-
-    # Training: PPO on whole trials.
-    discount: float = 0.99
-    """Per step, across the episodes of a trial."""
-    trace: float = 0.9
-    """GAE lambda."""
-    limit_ends: bool = True
-    """Whether a trial whose last episode ran to its horizon is worth nothing from there on, as one that terminated.
-    False: it is valued as if it went on, for control whose time limit is long and nobody sees coming."""
-    clip: float = 0.2
-    """How far the ratio may leave 1 and still be rewarded."""
-    entropy: float = 0.05
-    """Weight of the entropy bonus in the first update; falls linearly to zero."""
-    entropy_until: float = 1.0
-    """The share of the updates after which the entropy bonus is zero."""
-    value_weight: float = 0.5
-    """Weight of the squared error of the value."""
-    value_unit: float = 1.0
-    """Returns are measured in this many reward units, so that values lie around one."""
-    updates: int = 120
-    """Updates of a whole training."""
+    # Training.
     attempts: int = 1
     """Trainings from fresh weights that the updates are divided among; the one whose trials bring most on the same
     training tasks is kept. The learning rate falls linearly to zero over each."""
-    tasks_per_update: int = 512
-    """Fresh tasks an update, one trial each."""
-    epochs: int = 4
-    """Passes over an update's trials."""
-    minibatches: int = 4
-    """Parts of a pass, of whole trials."""
-    learning_rate: float = 3e-3
-    """Adam's in the first update."""
-    gradient_clip: float = 0.5
-    """Largest norm of the gradient; 0: unbounded."""
-
-    @property
-    def inner_steps(self) -> int:
-        """Episodes that a trial remembers in the end: all but its last."""
-        return self.episodes_per_trial - 1
-
-    @property
-    def episodes_per_step(self) -> int:
-        """One: what a row remembers is its own."""
-        return 1
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -120,28 +66,19 @@ class Rl2Settings:
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
+        super().__post_init__()
         require_widths(self, "encoder_sizes", "hidden_sizes")
         require(self.memory in MEMORIES, "memory", f"give one of {', '.join(MEMORIES)}")
+        require(1 <= self.memory_size <= WIDEST_LAYER, "memory_size", f"give an integer from 1 to {WIDEST_LAYER}")
         require(1 <= self.memory_layers <= MOST_BLOCKS, "memory_layers", f"give an integer from 1 to {MOST_BLOCKS}")
         require(1 <= self.memory_heads <= MOST_HEADS, "memory_heads", f"give an integer from 1 to {MOST_HEADS}")
         require(0 <= self.memory_span <= WIDEST_SPAN, "memory_span", f"give an integer from 0 to {WIDEST_SPAN}")
         shared = self.memory == "gru" or self.memory_size % (2 * self.memory_heads) == 0
         require(shared, "memory_heads", "memory_size must be a multiple of twice memory_heads")
-        largest = {"memory_size": WIDEST_LAYER, "episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}
-        for name, most in largest.items():
-            require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
-        for name in ("updates", "attempts", "tasks_per_update", "minibatches"):
-            require(getattr(self, name) >= 1, name, "give an integer of at least 1")
+        require(self.attempts >= 1, "attempts", "give an integer of at least 1")
         require(self.attempts <= self.updates, "attempts", "give at most updates")
-        require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
-        require(0 <= self.task_size <= MOST_NUMBERS, "task_size", f"give an integer from 0 to {MOST_NUMBERS}")
-        require(0 < self.entropy_until <= 1, "entropy_until", "give a positive number of at most 1")
-        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate", "tally_strength"):
+        for name in ("last_layer_scale", "tally_strength"):
             require(getattr(self, name) > 0, name, "give a positive number")
-        for name in ("entropy", "value_weight", "gradient_clip"):
-            require(getattr(self, name) >= 0, name, "give a number of at least 0")
-        for name in ("discount", "trace"):
-            require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Rl2Settings:
@@ -151,10 +88,6 @@ class Rl2Settings:
             InvalidField: unknown, of a wrong type, or out of its range; names ``settings.<field>``.
         """
         return read(Rl2Settings, "rl2", values)
-
-    def to_json(self) -> dict[str, Any]:
-        """Every setting as JSON values."""
-        return to_json(self)
 
 
 def span_of(settings: Rl2Settings, horizon: int) -> int:
@@ -176,7 +109,7 @@ def check_fits(spec: LearnerSpec) -> None:
         discrete = all(isinstance(space, Discrete) for space in (spec.observation_space, spec.action_space))
         require(discrete, "tallies", f"{spec.family} has no Discrete observations and actions to count by")
     settings = Rl2Settings.from_json(spec.settings)
-    require(not settings.told or settings.task_size > 0, "told", f"tasks of {spec.family} cannot be told in numbers")
+    check_told(settings, spec.family)
     if settings.memory == "transformer":
         each = 2 * settings.memory_layers * settings.memory_size
         kept = each * span_of(settings, spec.horizon)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -18,6 +17,7 @@ from innerloop_server.learners.learner import Distribution, Tensors
 from innerloop_server.learners.objectives import clipped_surrogate, masked_mean, normalise
 from innerloop_server.learners.returns import gae, step_mask
 from innerloop_server.learners.trainable import TrainableLearner
+from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings
 from innerloop_server.learners.trial_record import TrialRecord
 
 
@@ -42,80 +42,6 @@ class TrialSamples:
     def of(self, rows: torch.Tensor) -> TrialSamples:
         """The trials at ``rows`` [R] int64."""
         return TrialSamples(**{field.name: getattr(self, field.name)[:, rows] for field in dataclasses.fields(self)})
-
-
-class TrialPpoSettings(Protocol):
-    """What PPO on trials reads of a method's settings; ``rl2_settings`` says what each means."""
-
-    @property
-    def episodes_per_trial(self) -> int:
-        """Episodes of a task in a row, memory kept."""
-        ...
-
-    @property
-    def updates(self) -> int:
-        """Updates of a whole training."""
-        ...
-
-    @property
-    def tasks_per_update(self) -> int:
-        """Fresh tasks an update, one trial each."""
-        ...
-
-    @property
-    def epochs(self) -> int:
-        """Passes over an update's trials."""
-        ...
-
-    @property
-    def minibatches(self) -> int:
-        """Parts of a pass, of whole trials."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Adam's in the first update."""
-        ...
-
-    @property
-    def gradient_clip(self) -> float:
-        """Largest norm of the gradient; 0: unbounded."""
-        ...
-
-    @property
-    def discount(self) -> float:
-        """Per step, across the episodes of a trial."""
-        ...
-
-    @property
-    def trace(self) -> float:
-        """GAE lambda."""
-        ...
-
-    @property
-    def limit_ends(self) -> bool:
-        """Whether nothing follows a trial whose time was up."""
-        ...
-
-    @property
-    def clip(self) -> float:
-        """How far the ratio may leave 1 and still be rewarded."""
-        ...
-
-    @property
-    def entropy(self) -> float:
-        """Weight of the entropy bonus in the first update."""
-        ...
-
-    @property
-    def value_weight(self) -> float:
-        """Weight of the squared error of the value."""
-        ...
-
-    @property
-    def value_unit(self) -> float:
-        """Returns are measured in this many reward units."""
-        ...
 
 
 class TrialLearner(TrainableLearner):
@@ -150,13 +76,8 @@ class TrialLearner(TrainableLearner):
 
     @property
     def task_size(self) -> int:
-        """Numbers of ``TrialRecord.task`` that the method wants in training; 0: it is not to know the task."""
-        return 0
-
-    @property
-    def entropy_until(self) -> float:
-        """The share of an attempt's updates after which the entropy bonus, which falls linearly, is zero."""
-        return 1.0
+        """Numbers of ``TrialRecord.task`` that the value is told in training; 0: it is not to know the task."""
+        return self.settings.task_size if self.settings.told else 0
 
     @property
     def attempts(self) -> int:

@@ -76,7 +76,9 @@ class Varibad(TrialLearner):
 
     def initial_meta(self, seed: int) -> Tensors:
         """Fresh weights of encoder, decoder, policy and value."""
-        return nets.initial(self.header, self.settings, stream(seed, Purpose.INITIAL_META))
+        rng = stream(seed, Purpose.INITIAL_META)
+        weights = nets.initial(self.header, self.settings, rng)
+        return weights | recurrent.initial_told(self.header, rng, self.task_size)
 
     def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
         """Empty memories, and N(0, I)."""
@@ -115,20 +117,25 @@ class Varibad(TrialLearner):
         return self.header, [dict(host) for _ in range(state[HIDDEN].shape[0])]
 
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
-        """What the policy sees at each step, [T, R, O + 2 L]: the observation and the belief, a constant."""
+        """What the policy sees at each step, and after it what the value is told of the task: [T, R, O + 2 L + P].
+
+        That is the observation and the belief, a constant.
+        """
         with torch.no_grad():
             weights = recurrent.share(meta, 1)
             x = self.features(meta, trials)
             belief = nets.unroll(weights, x[None])
             flat = Belief(belief.mean.flatten(1, 2), belief.log_variance.flatten(1, 2))
             y = nets.situation(weights, x[..., : self.header.observation_size].flatten(0, 1)[None], flat)
-            return y.reshape(*x.shape[:2], -1)
+            return recurrent.with_task(y.reshape(*x.shape[:2], -1), trials, self.task_size)
 
     def read(self, meta: Tensors, x: torch.Tensor) -> tuple[Distribution, torch.Tensor]:
         """Policy and value at each step, [1, T * R]."""
         weights = recurrent.share(meta, 1)
-        y = x.flatten(0, 1)[None]
-        return recurrent.policy(self.header, weights, y), recurrent.value(weights, y)
+        size = x.shape[-1] - self.task_size
+        y = x[..., :size].flatten(0, 1)[None]
+        told = recurrent.told(weights, x[..., size:])
+        return recurrent.policy(self.header, weights, y), recurrent.value(weights, y, told)
 
     def features(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
         """What the encoder reads at each step, [T, R, I]."""

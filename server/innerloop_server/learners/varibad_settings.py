@@ -12,33 +12,31 @@ import numpy as np
 from innerloop.arrays import Discrete, Space
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
+from innerloop_server.learners import trial_ppo_settings
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths
+from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings, check_told
 
 MOST_LATENT = 64
-MOST_EPISODES = 10_000
-MOST_EPOCHS = 100
 MOST_STATES = 10_000
 LARGEST_BUFFER = 20_000_000
 """Steps that a buffer may hold: it is part of every checkpoint."""
 DECODERS = ("transitions", "states", "goal")
-OUTER = frozenset(
-    {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {
-        "value_weight",
-        "value_unit",
-        "gradient_clip",
-        "limit_ends",
-        "belief_steps",
-        "belief_batch",
-        "belief_learning_rate",
-    }
-    | {"belief_terms", "decoded_steps", "belief_gradient_clip", "kl_weight", "buffer_trials", "statistics_rate"}
-)
+OUTER = trial_ppo_settings.OUTER | {
+    "belief_steps",
+    "belief_batch",
+    "belief_learning_rate",
+    "belief_terms",
+    "decoded_steps",
+    "belief_gradient_clip",
+    "kl_weight",
+    "buffer_trials",
+    "statistics_rate",
+}
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
 
 @dataclass(frozen=True)
-class VaribadSettings:
+class VaribadSettings(TrialPpoSettings):
     """The networks of VariBAD and how they are trained. ``LearnerSpec.settings`` holds these as JSON values."""
 
     # The belief.
@@ -65,39 +63,6 @@ class VaribadSettings:
     initial_log_std: float = -0.5
     """Log standard deviation of raw actions at the start (Box actions)."""
 
-    # The trial.
-    episodes_per_trial: int = 1
-    """Episodes of a task in a row, memory kept."""
-
-    # Training the policy: PPO on whole trials.
-    discount: float = 0.99
-    """Per step, across the episodes of a trial."""
-    trace: float = 0.9
-    """GAE lambda."""
-    limit_ends: bool = True
-    """Whether a trial whose last episode ran to its horizon is worth nothing from there on, as one that terminated.
-    False: it is valued as if it went on, for control whose time limit is long and nobody sees coming."""
-    clip: float = 0.2
-    """How far the ratio may leave 1 and still be rewarded."""
-    entropy: float = 0.05
-    """Weight of the entropy bonus in the first update; falls linearly to zero over the updates."""
-    value_weight: float = 0.5
-    """Weight of the squared error of the value."""
-    value_unit: float = 1.0
-    """Returns are measured in this many reward units, so that values lie around one."""
-    updates: int = 120
-    """Updates of a whole training; learning rates and entropy bonus fall linearly to zero over them."""
-    tasks_per_update: int = 512
-    """Fresh tasks an update, one trial each."""
-    epochs: int = 4
-    """Passes over an update's trials."""
-    minibatches: int = 4
-    """Parts of a pass, of whole trials."""
-    learning_rate: float = 3e-3
-    """Adam's in the first update."""
-    gradient_clip: float = 0.5
-    """Largest norm of the gradient; 0: unbounded."""
-
     # Training the belief: the evidence lower bound on trials from a buffer.
     belief_steps: int = 16
     """Optimiser steps an update."""
@@ -118,39 +83,26 @@ class VaribadSettings:
     statistics_rate: float = 0.05
     """Share of an update's trials in the running statistics that inputs and targets are normalised by."""
 
-    @property
-    def inner_steps(self) -> int:
-        """Episodes that a trial remembers in the end: all but its last."""
-        return self.episodes_per_trial - 1
-
-    @property
-    def episodes_per_step(self) -> int:
-        """One: what a row remembers is its own."""
-        return 1
-
     def __post_init__(self) -> None:
         """Check every field.
 
         Raises:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
+        super().__post_init__()
         require_widths(self, "encoder_sizes", "decoder_sizes", "hidden_sizes")
-        largest = {"memory_size": WIDEST_LAYER, "latent": MOST_LATENT}
-        largest |= {"episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}
-        for name, most in largest.items():
+        for name, most in {"memory_size": WIDEST_LAYER, "latent": MOST_LATENT}.items():
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
-        for name in ("updates", "tasks_per_update", "minibatches", "belief_batch", "belief_terms", "decoded_steps"):
+        for name in ("belief_batch", "belief_terms", "decoded_steps"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
         require(self.belief_steps >= 0, "belief_steps", "give an integer of at least 0")
-        require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
         require(self.buffer_trials >= self.tasks_per_update, "buffer_trials", "give at least tasks_per_update")
         require(self.decoder in DECODERS, "decoder", f"give one of {', '.join(DECODERS)}")
-        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate", "belief_learning_rate"):
+        for name in ("last_layer_scale", "belief_learning_rate"):
             require(getattr(self, name) > 0, name, "give a positive number")
-        for name in ("entropy", "value_weight", "gradient_clip", "kl_weight", "belief_gradient_clip"):
+        for name in ("kl_weight", "belief_gradient_clip"):
             require(getattr(self, name) >= 0, name, "give a number of at least 0")
-        for name in ("discount", "trace", "statistics_rate"):
-            require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")
+        require(0 <= self.statistics_rate <= 1, "statistics_rate", "give a number from 0 to 1")
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> VaribadSettings:
@@ -161,23 +113,21 @@ class VaribadSettings:
         """
         return read(VaribadSettings, "varibad", values)
 
-    def to_json(self) -> dict[str, Any]:
-        """Every setting as JSON values."""
-        return to_json(self)
-
 
 def check_fits(spec: LearnerSpec) -> None:
     """Check what depends on the family.
 
     Raises:
         InvalidField: a supervised family: ``method``. A decoder over states where there is no list of them:
-            ``settings.decoder``. A buffer of too many steps: ``settings.buffer_trials``.
+            ``settings.decoder``. Tasks to be told that take no numbers: ``settings.told``. A buffer of too many steps:
+            ``settings.buffer_trials``.
     """
     if spec.supervision is not None:
         raise InvalidField(
             "method", f"varibad learns from rewards, and {spec.family} gives the right answers; use maml"
         )
     settings = VaribadSettings.from_json(spec.settings)
+    check_told(settings, spec.family)
     if settings.decoder != "transitions":
         require(
             0 < states(spec.observation_space) <= MOST_STATES,

@@ -51,10 +51,10 @@ def teaching(settings: RunSettings, family: Family, learner: TrainableLearner) -
     """
     device = torch.device(settings.device)
     with _pool(settings) as pool:
+        tell = functools.partial(task_numbers.of, family)
         if isinstance(learner, Varibad):
-            yield VaribadStudent(learner, _trials(family, learner, pool, device))
+            yield VaribadStudent(learner, _trials(family, learner, pool, device), tell)
         elif isinstance(learner, TrialLearner):
-            tell = functools.partial(task_numbers.of, family)
             student = TrialStudent(learner, _trials(family, learner, pool, device), tell)
             if learner.attempts == 1:
                 yield student

@@ -14,6 +14,7 @@ from innerloop_server.domain import Task
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.trial_ppo import TrialLearner, TrialSamples
+from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings
 from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.generators.generator import Feedback
@@ -21,6 +22,9 @@ from innerloop_server.training import optimiser
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student, feedback_of
 from innerloop_server.training.trial_collect import CollectTrials
+
+Tell = Callable[[Sequence[Task]], Array]
+"""R tasks -> the numbers that tell each, [R, P] float32."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class TrialStudent(Student[TrialRecord]):
     learner: TrialLearner
     collect: CollectTrials
     """Runs the trials."""
-    tell: Callable[[Sequence[Task]], Array] | None = None
-    """What tells each of R tasks, [R, P] float32: for methods that have a ``task_size``."""
+    tell: Tell | None = None
+    """What tells tasks: for methods that have a ``task_size``."""
 
     @property
     def tasks_per_update(self) -> int:
@@ -84,9 +88,7 @@ class TrialStudent(Student[TrialRecord]):
         samples = self.learner.prepare(meta, played.episodes if all(learn) else played.episodes.of(kept))
         whole = self.learner.attempt_updates
         done = 1.0 if update >= s.updates else update % whole / whole
-        left, entropy = 1 - done, s.entropy * max(0.0, 1 - done / self.learner.entropy_until)
-        rates = Rates(s.learning_rate * left, entropy)
-        return improve(self.learner, meta, adam, samples, rates, stream(seed, Purpose.TRAINING, update))
+        return improve(self.learner, meta, adam, samples, rates(s, done), stream(seed, Purpose.TRAINING, update))
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,18 @@ class Rates:
     """Weight of the entropy bonus."""
 
 
+def rates(settings: TrialPpoSettings, done: float) -> Rates:
+    """The rates when a share ``done`` of the updates is over."""
+    entropy = settings.entropy * max(0.0, 1 - done / settings.entropy_until)
+    return Rates(settings.learning_rate * (1 - done), entropy)
+
+
 def improve(
     learner: TrialLearner,
     weights: Tensors,
     adam: AdamState,
     samples: TrialSamples,
-    rates: Rates,
+    at: Rates,
     rng: np.random.Generator,
 ) -> tuple[Tensors, AdamState, dict[str, float]]:
     """``epochs`` passes over an update's trials, each a fresh permutation of them in ``minibatches`` parts.
@@ -114,7 +122,7 @@ def improve(
         weights: those that ``TrialLearner.loss`` reads.
         adam: of them.
         samples: of :meth:`TrialLearner.prepare`.
-        rates: of the update.
+        at: rates of the update.
         rng: draws the permutations.
 
     Returns:
@@ -128,8 +136,8 @@ def improve(
             if not len(rows):
                 continue
             leaves = optimiser.leaves(weights)
-            loss = learner.loss(leaves, samples.of(rows), rates.entropy)
-            weights, adam, norm = optimiser.descend(loss, leaves, adam, rates.learning, s.gradient_clip)
+            loss = learner.loss(leaves, samples.of(rows), at.entropy)
+            weights, adam, norm = optimiser.descend(loss, leaves, adam, at.learning, s.gradient_clip)
             metrics = metrics or {"loss": float(loss.detach()), "gradient_norm": norm}
     return weights, adam, metrics
 

@@ -18,7 +18,7 @@ from innerloop_server.training import optimiser, trial_buffer
 from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student
 from innerloop_server.training.trial_collect import CollectTrials
-from innerloop_server.training.trial_student import Rates, TrialStudent, improve
+from innerloop_server.training.trial_student import Tell, TrialStudent, improve, rates
 
 BELIEF_COUNT = "belief steps"
 """Among Adam's first moments: how many steps those of the belief have behind them, [1] int64. ``count`` is the
@@ -38,13 +38,14 @@ class Record:
 class VaribadStudent(Student[Record]):
     """VariBAD in the outer loop. Policy and belief have no parameter in common and an optimiser each."""
 
-    def __init__(self, learner: Varibad, collect: CollectTrials) -> None:
+    def __init__(self, learner: Varibad, collect: CollectTrials, tell: Tell | None = None) -> None:
         """Args:
         learner: the method.
         collect: runs the trials.
+        tell: what tells tasks, where the value is told.
         """
         self.learner = learner
-        self._trials = TrialStudent(learner, collect)
+        self._trials = TrialStudent(learner, collect, tell)
 
     @property
     def tasks_per_update(self) -> int:
@@ -104,7 +105,7 @@ class VaribadStudent(Student[Record]):
         samples = self.learner.prepare(meta, trials)
         weights = of_policy(meta)
         state = _part_of(adam, weights, adam.count)
-        return improve(self.learner, weights, state, samples, Rates(s.learning_rate * left, s.entropy * left), rng)
+        return improve(self.learner, weights, state, samples, rates(s, 1 - left), rng)
 
     def _explain(
         self, meta: Tensors, adam: AdamState, kept: Tensors, left: float, rng: np.random.Generator

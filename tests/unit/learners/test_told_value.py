@@ -13,7 +13,9 @@ from innerloop_server.domain import LearnerSpec
 from innerloop_server.learners import recurrent
 from innerloop_server.learners.learner import Input, Tensors
 from innerloop_server.learners.rl2 import Rl2
+from innerloop_server.learners.trial_ppo import TrialLearner
 from innerloop_server.learners.trial_record import TrialRecord
+from innerloop_server.learners.varibad import Varibad
 
 MakeSpec = Callable[..., LearnerSpec]
 SMALL = {
@@ -26,10 +28,14 @@ SMALL = {
 }
 
 
-def told(make_spec: MakeSpec, **settings: object) -> tuple[Rl2, Tensors]:
+METHODS = {"rl2": Rl2, "varibad": Varibad}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def told(make_spec: MakeSpec, method: str, **settings: object) -> tuple[TrialLearner, Tensors]:
     spec = make_spec(Box.of(-1, 1, (1,)), Discrete(2))
-    rl2 = Rl2(dataclasses.replace(spec, method="rl2", settings={**SMALL, **settings}))
-    return rl2, {name: value.double() for name, value in rl2.initial_meta(0).items()}
+    learner = METHODS[method](dataclasses.replace(spec, method=method, settings={**SMALL, **settings}))
+    return learner, {name: value.double() for name, value in learner.initial_meta(0).items()}
 
 
 def trials(task: list[list[float]]) -> TrialRecord:
@@ -41,9 +47,10 @@ def trials(task: list[list[float]]) -> TrialRecord:
     )
 
 
-def test_the_value_reads_the_task_and_the_policy_does_not(make_spec: MakeSpec) -> None:
-    rl2, meta = told(make_spec)
-    policy, value = rl2.read(meta, rl2.inputs(meta, trials([[0.0, 0.0], [1.0, -2.0]])))
+@each_method
+def test_the_value_reads_the_task_and_the_policy_does_not(make_spec: MakeSpec, method: str) -> None:
+    learner, meta = told(make_spec, method)
+    policy, value = learner.read(meta, learner.inputs(meta, trials([[0.0, 0.0], [1.0, -2.0]])))
     of_policy = policy.log_prob(torch.zeros(1, 8, dtype=torch.int64)).reshape(4, 2)
     assert torch.equal(of_policy[:, 0], of_policy[:, 1])
     of_value = value.reshape(4, 2)
@@ -51,35 +58,37 @@ def test_the_value_reads_the_task_and_the_policy_does_not(make_spec: MakeSpec) -
     # Being told is a shift of what the first layer adds up.
     shift = torch.tensor([1.0, -2.0]).double() @ meta[recurrent.TOLD]
     moved = {**meta, "value.layers.0.bias": meta["value.layers.0.bias"] + shift}
-    _, want = rl2.read(moved, rl2.inputs(meta, trials([[0.0, 0.0]])))
+    _, want = learner.read(moved, learner.inputs(meta, trials([[0.0, 0.0]])))
     torch.testing.assert_close(of_value[:, 1], want[0])
 
 
-def test_it_serves_training_alone(make_spec: MakeSpec) -> None:
-    rl2, meta = told(make_spec)
-    header, weights = rl2.export(meta, rl2.begin(meta, 1))
-    assert not [name for name in weights[0] if name.startswith("value.")]
-    plain = Rl2(dataclasses.replace(rl2.spec, settings={**SMALL, "told": False}))
+@each_method
+def test_it_serves_training_alone(make_spec: MakeSpec, method: str) -> None:
+    learner, meta = told(make_spec, method)
+    header, weights = learner.export(meta, learner.begin(meta, 1))
+    assert not [name for name in weights[0] if name.startswith(("value.", "decoder."))]
+    plain = METHODS[method](dataclasses.replace(learner.spec, settings={**SMALL, "told": False}))
     assert plain.header == header
     # The numbers of the network that acts are drawn first: being told changes none of them.
     unchanged = plain.initial_meta(0)
-    assert set(rl2.initial_meta(0)) - set(unchanged) == {recurrent.TOLD}
-    assert all(torch.equal(value, rl2.initial_meta(0)[name]) for name, value in unchanged.items())
-    single = rl2.initial_meta(0)
-    rl2.act(single, rl2.begin(single, 1, 2), Input(torch.zeros(1, 2, 1)))
+    assert set(learner.initial_meta(0)) - set(unchanged) == {recurrent.TOLD}
+    assert all(torch.equal(value, learner.initial_meta(0)[name]) for name, value in unchanged.items())
+    single = learner.initial_meta(0)
+    learner.act(single, learner.begin(single, 1, 2), Input(torch.zeros(1, 2, 1)))
 
 
+@each_method
 @pytest.mark.parametrize("hidden", [[], [5], [5, 3]])
-def test_the_gradient_reaches_how_it_is_told(make_spec: MakeSpec, hidden: list[int]) -> None:
-    rl2, meta = told(make_spec, hidden_sizes=hidden)
-    samples = rl2.prepare(meta, trials([[0.5, 0.0], [1.0, -2.0]]))
+def test_the_gradient_reaches_how_it_is_told(make_spec: MakeSpec, method: str, hidden: list[int]) -> None:
+    learner, meta = told(make_spec, method, hidden_sizes=hidden)
+    samples = learner.prepare(meta, trials([[0.5, 0.0], [1.0, -2.0]]))
     leaves = {name: value.requires_grad_() for name, value in meta.items()}
-    (gradient,) = torch.autograd.grad(rl2.loss(leaves, samples, 0.0), [leaves[recurrent.TOLD]])
+    (gradient,) = torch.autograd.grad(learner.loss(leaves, samples, 0.0), [leaves[recurrent.TOLD]])
     index, step = (1, 0), 1e-6
     bumped = []
     for sign in (1, -1):
         shifted = meta[recurrent.TOLD].detach().clone()
         shifted[index] += sign * step
         with torch.no_grad():
-            bumped.append(float(rl2.loss({**meta, recurrent.TOLD: shifted}, samples, 0.0)))
+            bumped.append(float(learner.loss({**meta, recurrent.TOLD: shifted}, samples, 0.0)))
     assert float(gradient[index]) == pytest.approx((bumped[0] - bumped[1]) / (2 * step), rel=1e-5, abs=1e-9)
