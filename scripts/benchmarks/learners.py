@@ -1,8 +1,9 @@
 """All learning methods in one table: trains what is missing, scores what is stored, writes the page.
 
 Every training is a run of ``scripts/train`` in --out, which a kill does not hurt: the same command goes on with it.
-Cells come seed by seed, so that what there is after an interruption compares all methods. Scores are kept beside the
-runs, and measured again only where weights or plan have changed. A cell that failed says so, and stops no other.
+Cells come seed by seed, so that what there is after an interruption compares all methods. What was trained is kept with
+its scores in --kept, which is part of the project; it is trained again only where its settings have changed, and scored
+again only where weights or plan have. A cell that failed says so, and stops no other.
 
 Run it: ``scripts/bench learners [--quick] [--hours H]``. ``--hours 0`` trains nothing. --quick: three methods, two
 seeds, two families, a few updates, ten minutes of two cores; it says whether everything runs, and nothing about the
@@ -19,34 +20,39 @@ import time
 from pathlib import Path
 
 from learners_table import jobs, page, picture, results
+from learners_table.kept import Kept, revision
 from learners_table.plan import Cell, Table, read
-from learners_table.scoring import revision, stored
 
 from innerloop_server.tasks.registry import Registry, load_registry
+from innerloop_server.training.run import RunFolder
 
 STEM = "results-learners"
 CHOOSING = "choosing.md"
 
 
-def job(cell: Cell, table: Table, out: Path, registry: Registry, *, train: bool) -> jobs.Job | None:
+def job(cell: Cell, table: Table, out: Path, kept: Path, registry: Registry, *, train: bool) -> jobs.Job | None:
     """What is left to do for a cell; ``None``: nothing."""
-    run, plan = out / cell.folder, table.plan(cell, registry)
-    if stored(run, plan) is not None:
+    run, one, plan = out / cell.folder, Kept(kept / cell.folder), table.plan(cell, registry)
+    trained = one.holds(cell.spec(registry))
+    if trained and one.returns(plan) is not None:
         return None
-    scoring = (sys.executable, "-m", "learners_table.scoring", str(run), json.dumps(plan.to_json()))
+    scoring = (sys.executable, "-m", "learners_table.scoring", str(one.folder), json.dumps(plan.to_json()))
+    take = (*scoring, "--run", str(run))
     training = (sys.executable, "-m", "innerloop_server.training", "train", *cell.training(out))
-    if revision(run) is not None:
+    if trained:
         commands: tuple[tuple[str, ...], ...] = (scoring,)
+    elif revision(run) is not None and RunFolder(run).settings().spec == cell.spec(registry):
+        commands = (take,)
     elif train:
-        commands = (training, scoring)
+        commands = (training, take)
     else:
         return None
     return jobs.Job(str(cell.folder), commands, out / f"{cell.folder}.log")
 
 
-def write(table: Table, out: Path, docs: Path, registry: Registry) -> None:
+def write(table: Table, kept: Path, docs: Path, registry: Registry) -> None:
     """The page, its numbers, its picture, and the summary on the page about choosing where there is one."""
-    found = results.gather(table, out, registry)
+    found = results.gather(table, kept, registry)
     docs.mkdir(parents=True, exist_ok=True)
     (docs / f"{STEM}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     drawn = picture.draw(found, docs / f"{STEM}.png")
@@ -65,23 +71,29 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes at once, of one thread each")
     parser.add_argument("--out", type=Path, help="where runs are kept; var/bench-learners when left out")
     parser.add_argument(
+        "--kept",
+        type=Path,
+        help="where weights and scores are kept; docs/learners when left out, with --quick in --out",
+    )
+    parser.add_argument(
         "--record", type=Path, help="folder of the page; docs when left out, with --quick that of --out"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the page")
     options = parser.parse_args()
     table, registry = read(quick=options.quick), load_registry()
     out = options.out or Path("var/bench-learners-quick" if options.quick else "var/bench-learners")
+    kept = options.kept or (out / "kept" if options.quick else Path("docs/learners"))
     docs = options.record or (out if options.quick else Path("docs"))
     train = options.hours > 0
     deadline = time.monotonic() + 3600 * (options.hours if train else 1.0)
-    wanted = (job(cell, table, out, registry, train=train) for cell in table.cells)
+    wanted = (job(cell, table, out, kept, registry, train=train) for cell in table.cells)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its children would outlive it
     ended: dict[str, int] = {}
     try:
         ended = jobs.run((one for one in wanted if one is not None), options.jobs, deadline, _say)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
-    write(table, out, docs, registry)
+    write(table, kept, docs, registry)
     print((docs / f"{STEM}{'.json' if options.json else '.md'}").read_text(encoding="utf-8"))
     return int(any(ended.values()))
 

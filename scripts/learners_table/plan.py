@@ -11,12 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from innerloop_server.domain import Adaptation, Split
+from innerloop_server.domain import Adaptation, LearnerSpec, Split
 from innerloop_server.evaluation.plan import Plan, make_plan
 from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 from innerloop_server.tasks.visible import shown_name
+from innerloop_server.training.requests import TrainingRequest
+from innerloop_server.training.requests import plan as training_of
 
 FILE = Path(__file__).with_name("plan.toml")
 
@@ -68,7 +70,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Of its run, under that of all runs."""
+        """Of its run under that of all runs, and of what is kept of it."""
         return Path(self.family) / self.entry.label / f"seed-{self.seed}"
 
     @property
@@ -88,6 +90,12 @@ class Cell:
     def command(self, out: Path) -> str:
         """What to type to train it."""
         return shlex.join(["scripts/train", *self.training(out)])
+
+    def spec(self, registry: Registry) -> LearnerSpec:
+        """The learner that :meth:`command` trains, as things stand."""
+        method, settings = self.entry.method, self.entry.settings
+        request = TrainingRequest(self.family, method, settings=settings, seed=self.seed, updates=self.updates)
+        return training_of(request, registry.get(self.bound_to)).spec
 
 
 @dataclass(frozen=True)

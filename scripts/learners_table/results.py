@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -21,10 +20,10 @@ from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
 from learners_table.intervals import seed_interval, trial_returns
+from learners_table.kept import Kept
 from learners_table.plan import Cell, Entry, Table
-from learners_table.scoring import revision, stored
 
-KEPT = ("command", "commit", "updates", "environment_steps", "cpu_seconds", "wall_seconds", "weights_sha256")
+OF_TRAINING = ("command", "commit", "updates", "environment_steps", "cpu_seconds", "wall_seconds", "weights_sha256")
 """What is taken over from a run's manifest."""
 
 
@@ -38,12 +37,12 @@ class Stored:
     """[M, K + 1]."""
 
 
-def gather(table: Table, out: Path, registry: Registry) -> dict[str, Any]:
+def gather(table: Table, kept: Path, registry: Registry) -> dict[str, Any]:
     """Everything that was scored so far.
 
     Args:
         table: the plan.
-        out: the folder of all runs.
+        kept: the folder of all that is kept.
         registry: where families are looked up.
     """
     families: dict[str, Any] = {}
@@ -52,7 +51,7 @@ def gather(table: Table, out: Path, registry: Registry) -> dict[str, Any]:
         rows = []
         for entry in entries:
             cells = [cell for cell in table.cells if (cell.family, cell.entry.label) == (name, entry.label)]
-            found = [one for cell in cells if (one := read(table, cell, out, registry)) is not None]
+            found = [one for cell in cells if (one := read(table, cell, kept, registry)) is not None]
             rows.append(row(family, entry, found))
         known = references(family)
         families[name] = {
@@ -65,13 +64,13 @@ def gather(table: Table, out: Path, registry: Registry) -> dict[str, Any]:
     return {"machine": machine(), "seeds": list(table.seeds), "episodes": list(table.episodes), "families": families}
 
 
-def read(table: Table, cell: Cell, out: Path, registry: Registry) -> Stored | None:
-    """A cell's run, if it is finished and scored."""
-    run = out / cell.folder
-    scores, last = stored(run, table.plan(cell, registry)), revision(run)
-    if scores is None or last is None:
+def read(table: Table, cell: Cell, kept: Path, registry: Registry) -> Stored | None:
+    """What a cell scored, if it was trained as it would be now and scored."""
+    one = Kept(kept / cell.folder)
+    manifest, returns = one.manifest(), one.returns(table.plan(cell, registry))
+    if manifest is None or returns is None or not one.holds(cell.spec(registry)):
         return None
-    return Stored(cell.seed, json.loads((last / "manifest.json").read_bytes()), np.asarray(scores["returns"]))
+    return Stored(cell.seed, manifest, returns)
 
 
 def row(family: Family, entry: Entry, runs: Sequence[Stored]) -> dict[str, Any]:
@@ -82,7 +81,11 @@ def row(family: Family, entry: Entry, runs: Sequence[Stored]) -> dict[str, Any]:
         "settings": dict(entry.settings),
         "adapts": entry.adapts,
         "runs": [
-            {"seed": one.seed, **{name: one.manifest[name] for name in KEPT}, "means": one.returns.mean(0).tolist()}
+            {
+                "seed": one.seed,
+                **{name: one.manifest[name] for name in OF_TRAINING},
+                "means": one.returns.mean(0).tolist(),
+            }
             for one in runs
         ],
         "points": [],

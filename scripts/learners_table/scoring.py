@@ -1,19 +1,18 @@
-"""Score one finished run, and keep what it scored in its folder.
+"""Score what is kept of a cell.
 
-    python -m learners_table.scoring RUN PLAN
+    python -m learners_table.scoring FOLDER PLAN [--run RUN]
 
-PLAN is an evaluation plan in JSON. A run that was scored by the same plan, with the same weights, is left as it is.
+FOLDER is the cell's (``kept``), PLAN an evaluation plan in JSON. RUN is a finished run whose revision is taken over
+first. Weights that were scored by the same plan already are left as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import hashlib
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,63 +23,42 @@ from innerloop_server.evaluation.plan import Plan, draw_tasks
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.store.codec import spec_from_json
 from innerloop_server.tasks.registry import load_registry
-from innerloop_server.training.files import write_durably
-from innerloop_server.training.run import RunFolder
+from learners_table.kept import WEIGHTS, Kept
 
-SCORES = "scores.json"
 ROWS = 4_096
 """Sessions that the device holds at most."""
 
 
-def revision(run: Path) -> Path | None:
-    """The folder of a finished run's revision; ``None``: it is not finished."""
-    folder = RunFolder(run)
-    if not folder.settings_file.exists():
-        return None
-    last = folder.revisions / f"{folder.settings().updates:08d}"
-    return last if (last / "manifest.json").exists() else None
+def score(cell: Kept, plan: Plan) -> None:
+    """Score a cell's weights and note it in its folder.
 
-
-def stored(run: Path, plan: Plan) -> dict[str, Any] | None:
-    """What a run scored by ``plan`` with the weights that it has; ``None``: nothing yet."""
-    last, file = revision(run), run / SCORES
-    if last is None or not file.exists():
-        return None
-    scores: dict[str, Any] = json.loads(file.read_bytes())
-    digest = hashlib.sha256((last / "meta.safetensors").read_bytes()).hexdigest()
-    return scores if (scores["plan"], scores["weights_sha256"]) == (plan.to_json(), digest) else None
-
-
-def score(run: Path, plan: Plan) -> dict[str, Any]:
-    """Score a finished run and note it in its folder."""
-    last = revision(run)
-    if last is None:
-        raise SystemExit(f"{run} is not finished")
-    manifest = json.loads((last / "manifest.json").read_bytes())
-    spec, weights = spec_from_json(manifest["spec"]), last / "meta.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    Raises:
+        SystemExit: there are none.
+    """
+    manifest = cell.manifest()
+    if manifest is None:
+        raise SystemExit(f"{cell.folder} holds no weights")
+    spec, weights = spec_from_json(manifest["spec"]), cell.folder / WEIGHTS
     registry = load_registry()
     engine = LocalEngine(EngineCore(registry, torch.device("cpu"), device_rows=ROWS))
     tasks = draw_tasks(registry.get(spec.family), plan)
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = asyncio.run(evaluate(engine, plan, tasks, RevisionRef(str(run), digest, str(weights.resolve()), spec)))
-    scores = {
-        "plan": plan.to_json(),
-        "weights_sha256": digest,
-        "returns": result.returns.tolist(),
-        "wall_seconds": round(time.perf_counter() - wall, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-    }
-    write_durably(run / SCORES, json.dumps(scores).encode())
-    return scores
+    revision = RevisionRef(str(cell.folder), cell.digest(), str(weights.resolve()), spec)
+    cell.note(plan, asyncio.run(evaluate(engine, plan, tasks, revision)).returns)
 
 
 def main(arguments: list[str]) -> int:
     """The command."""
-    run, plan = Path(arguments[0]), Plan.from_json(json.loads(arguments[1]))
+    parser = argparse.ArgumentParser(prog="python -m learners_table.scoring", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("plan", type=json.loads)
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args(arguments)
+    cell, plan = Kept(options.folder), Plan.from_json(options.plan)
     torch.set_num_threads(1)
-    if stored(run, plan) is None:
-        score(run, plan)
+    if options.run is not None:
+        cell.take(options.run)
+    if cell.returns(plan) is None:
+        score(cell, plan)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -17,15 +18,19 @@ from hypothesis import strategies as st
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from learners_table import jobs, page, results  # noqa: E402 - found by the path above
+from benchmarks import learners as command_line  # noqa: E402 - found by the path above
+from learners_table import jobs, page, results  # noqa: E402
 from learners_table.intervals import seed_interval, trial_returns  # noqa: E402
-from learners_table.plan import Entry, read  # noqa: E402
+from learners_table.kept import Kept  # noqa: E402
+from learners_table.plan import Cell, Entry, Table, read  # noqa: E402
 
 from innerloop_server.domain import Split  # noqa: E402
 from innerloop_server.evaluation.plan import fixed_plan  # noqa: E402
 from innerloop_server.evaluation.scores import interquartile_mean  # noqa: E402
+from innerloop_server.store.codec import spec_to_json  # noqa: E402
 from innerloop_server.tasks.registry import load_registry  # noqa: E402
 from innerloop_server.training.requests import TrainingRequest, plan  # noqa: E402
+from innerloop_server.training.run import RunFolder  # noqa: E402
 
 REGISTRY = load_registry()
 
@@ -106,7 +111,7 @@ def test_the_quick_plan_is_three_methods_and_two_seeds() -> None:
 
 
 def scored(table, family: str, entry: Entry) -> dict:
-    manifest = dict.fromkeys(results.KEPT, 0) | {
+    manifest = dict.fromkeys(results.OF_TRAINING, 0) | {
         "command": "scripts/train x",
         "commit": "c0ffee",
         "weights_sha256": "ab",
@@ -137,6 +142,75 @@ def test_rows_and_the_page() -> None:
     assert "**2.00**<br>1.00 .. 3.00" in maml
     assert next(line for line in text.splitlines() if line.startswith("| multitask | 3")).split(" | ")[3] == "="
     assert "| bayes-optimum | 37.21 | trial |" in text
+
+
+def finished(out: Path, table: Table, weights: bytes) -> Cell:
+    """A cell, and a run of it that ended with ``weights``."""
+    cell = next(one for one in table.cells if one.entry.label == "rl2")
+    settings = plan(TrainingRequest(cell.family, cell.entry.method, updates=cell.updates), REGISTRY.get(cell.bound_to))
+    run = RunFolder(out / cell.folder)
+    run.create(settings)
+    last = run.revisions / f"{cell.updates:08d}"
+    last.mkdir()
+    (last / "meta.safetensors").write_bytes(weights)
+    manifest = dict.fromkeys(results.OF_TRAINING, 0) | {
+        "spec": spec_to_json(settings.spec),
+        "command": "scripts/train x",
+    }
+    (last / "manifest.json").write_text(json.dumps(manifest))
+    return cell
+
+
+def test_what_is_kept_is_neither_trained_nor_scored_again(tmp_path: Path) -> None:
+    table, out, kept = read(quick=True), tmp_path / "runs", tmp_path / "kept"
+    cell = finished(out, table, b"weights")
+    scored_on, one = table.plan(cell, REGISTRY), Kept(kept / cell.folder)
+
+    def left(*, train: bool = True) -> list[list[str]]:
+        job = command_line.job(cell, table, out, kept, REGISTRY, train=train)
+        return [] if job is None else [list(words) for words in job.commands]
+
+    assert [words[2] for words in left()] == ["learners_table.scoring"]
+    assert left()[0][-2:] == ["--run", str(out / cell.folder)]
+    one.take(out / cell.folder)
+    assert "--run" not in left()[0]
+    assert one.returns(scored_on) is None
+    one.note(scored_on, np.array([[1.0, 2.0]]))
+    assert left() == []
+    found = results.read(table, cell, kept, REGISTRY)
+    assert found is not None
+    assert found.returns.tolist() == [[1.0, 2.0]]
+    # It needs no run any more.
+    shutil.rmtree(out)
+    assert left() == []
+    # Another plan, or other weights: scored again, and shown nowhere until then.
+    assert one.returns(replace(scored_on, seed=scored_on.seed + 1)) is None
+    (one.folder / "meta.safetensors").write_bytes(b"others")
+    assert one.returns(scored_on) is None
+    assert [words[2] for words in left()] == ["learners_table.scoring"]
+
+
+def test_a_cell_whose_settings_have_changed_is_trained_again(tmp_path: Path) -> None:
+    table, out, kept = read(quick=True), tmp_path / "runs", tmp_path / "kept"
+    cell = finished(out, table, b"weights")
+    one = Kept(kept / cell.folder)
+    one.take(out / cell.folder)
+    one.note(table.plan(cell, REGISTRY), np.array([[1.0, 2.0]]))
+    other = replace(cell, entry=replace(cell.entry, settings={"clip": 0.1}))
+    job = command_line.job(other, table, out, kept, REGISTRY, train=True)
+    assert job is not None
+    assert [words[2] for words in job.commands] == ["innerloop_server.training", "learners_table.scoring"]
+    assert command_line.job(other, table, out, kept, REGISTRY, train=False) is None
+    assert results.read(table, other, kept, REGISTRY) is None
+
+
+def test_nothing_is_taken_from_a_run_that_is_not_finished(tmp_path: Path) -> None:
+    table, out = read(quick=True), tmp_path / "runs"
+    cell = finished(out, table, b"weights")
+    shutil.rmtree(out / cell.folder / "revisions")
+    with pytest.raises(SystemExit, match="not finished"):
+        Kept(tmp_path / "kept").take(out / cell.folder)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_the_gap_is_closed_by_means_an_episode() -> None:
