@@ -1,4 +1,4 @@
-"""What scripts/run shows: three families adapt at once through a real server, and the policies run without it."""
+"""What scripts/run shows: five families adapt at once through a real server, and the policies run without it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,28 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 STEPS = 3
-EPISODES_PER_STEP = 20
 TASK_SEED = 2026
 NAVIGATION = "navigation-2d"
-TASKS = {NAVIGATION: 8, "cartpole-dynamics": 4, "pendulum-dynamics": 4}
-"""Unseen test tasks of each family."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a family."""
+
+    tasks: int
+    """Unseen test tasks."""
+    episodes_per_step: int
+    remembers: bool = False
+    """Its learner adapts while it plays: a step is an episode, and what was remembered shows in the next one."""
+
+
+SHOWN = {
+    NAVIGATION: Shown(8, 20),
+    "cartpole-dynamics": Shown(4, 20),
+    "pendulum-dynamics": Shown(4, 20),
+    "point-robot-dense": Shown(8, 1),
+    "gridnavi": Shown(8, 1, remembers=True),
+}
 
 
 @dataclass
@@ -45,8 +62,10 @@ class Run:
     @property
     def returns(self) -> list[float]:
         """Mean return before any step, and as each step's update left it: a step that the guard took back keeps the
-        return of the state that it went back to.
+        return of the state that it went back to. Of a learner that remembers, those of its episodes.
         """
+        if SHOWN[self.family].remembers:
+            return [step.pre_return for step in self.steps]
         curve = [self.steps[0].pre_return]
         for step in self.steps:
             curve.append(curve[-1] if step.guarded else float(step.post_return or 0.0))
@@ -68,7 +87,7 @@ def main() -> int:
         console.print(f"Serving on {client.address} after {ready - began:.1f} s. Adapting to tasks nobody has seen:\n")
         runs = adapt_all(client, console)
         took = time.perf_counter() - ready
-        references = {name: {r.name: r.value for r in client.family(name).references} for name in TASKS}
+        references = {name: bounds(client.family(name)) for name in SHOWN}
         print_table(console, runs, references)
         differences = [largest_difference(client, run) for run in runs]
     args.picture.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +102,14 @@ def main() -> int:
         "innerloop serve                                      # a server to stay",
     ):
         console.print("  " + line, highlight=False)
-    adapted = all(closes_half(runs, family, references[family]) for family in TASKS)
+    adapted = all(closes_half(runs, family, references[family]) for family in SHOWN)
     return 0 if adapted and max(differences) < 1e-5 else 1
+
+
+def bounds(family: innerloop.Family) -> dict[str, float]:
+    """Reference -> return of an episode; of one that is known for a whole trial, the mean of its episodes."""
+    episodes = {"trial": family.episodes_per_trial, "episode": 1}
+    return {reference.name: reference.value / episodes[reference.unit] for reference in family.references}
 
 
 def closes_half(runs: Sequence[Run], family: str, bounds: dict[str, float]) -> bool:
@@ -97,16 +122,23 @@ def adapt_all(client: innerloop.Client, console: Console) -> list[Run]:
     """Every task in a session of its own, all at the same time."""
     runs = [
         Run(family, task)
-        for family, count in TASKS.items()
-        for task in client.sample_tasks(family, split="test", seed=TASK_SEED, count=count)
+        for family, shown in SHOWN.items()
+        for task in client.sample_tasks(family, split="test", seed=TASK_SEED, count=shown.tasks)
     ]
     columns = (TextColumn("{task.description:<20}"), BarColumn(24), TextColumn("{task.fields[note]}"))
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(runs)) as pool:
-        bars = {family: progress.add_task(family, total=count * STEPS, note="") for family, count in TASKS.items()}
+        bars = {
+            name: progress.add_task(name, total=shown.tasks * steps(name), note="") for name, shown in SHOWN.items()
+        }
         sessions = [pool.submit(adapt, client, run, progress, bars[run.family], runs) for run in runs]
         for session in sessions:
             session.result()
     return runs
+
+
+def steps(family: str) -> int:
+    """Of a session: one more where the first is played from an empty memory."""
+    return STEPS + SHOWN[family].remembers
 
 
 def adapt(client: innerloop.Client, run: Run, progress: Progress, bar: TaskID, runs: Sequence[Run]) -> None:
@@ -114,8 +146,8 @@ def adapt(client: innerloop.Client, run: Run, progress: Progress, bar: TaskID, r
     adaptation = client.adapt(
         run.family,
         run.task,
-        steps=STEPS,
-        episodes_per_step=EPISODES_PER_STEP,
+        steps=steps(run.family),
+        episodes_per_step=SHOWN[run.family].episodes_per_step,
         seed=1,
         policy_in_steps=True,
         progress=False,
@@ -131,22 +163,21 @@ def adapt(client: innerloop.Client, run: Run, progress: Progress, bar: TaskID, r
 
 def print_table(console: Console, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
     """Before, after each step, and what it is read against: means over the tasks."""
-    table = Table(
-        "family", "before", *(f"step {k}" for k in range(1, STEPS + 1)), "memoryless", "oracle", box=box.SIMPLE
-    )
+    ages = ("before", *(f"step {k}" for k in range(1, STEPS + 1)))
+    table = Table("family", *ages, "memoryless", "oracle", box=box.SIMPLE)
     for column in table.columns:
         column.no_wrap = True
         column.justify = "left" if column.header == "family" else "right"
-    for family in TASKS:
+    for family in SHOWN:
         curve = np.mean([run.returns for run in runs if run.family == family], axis=0)
-        bounds = references[family]
-        table.add_row(
-            family, *(f"{value:.1f}" for value in curve), f"{bounds['memoryless']:.1f}", f"{bounds['oracle']:.1f}"
-        )
+        numbers = [*curve, references[family]["memoryless"], references[family]["oracle"]]
+        table.add_row(family, *(f"{value:.1f}" for value in numbers))
     console.print(table)
+    single = " and ".join(name for name, shown in SHOWN.items() if shown.episodes_per_step == 1)
     console.print(
-        "Mean returns of the tasks' own sampled episodes. memoryless: the best policy\nthat cannot adapt, "
-        "oracle: one that is told the hidden parameters; both over all tasks.\n"
+        "Mean returns of the tasks' own sampled episodes. A step is 20 episodes, and of\n"
+        f"{single} one. memoryless: the best policy that\n"
+        "cannot adapt, oracle: one told the hidden parameters; both over all tasks.\n"
     )
 
 
@@ -155,7 +186,7 @@ def largest_difference(client: innerloop.Client, run: Run) -> float:
     assert run.policy is not None
     shape = run.policy.header.observation_space.shape
     observations = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
-    mine = run.policy.decide(observations, greedy=True)
+    mine = run.policy.decide(observations, greedy=True, memory=run.policy.begin(len(observations)))
     served = client.act(run.policy_name, observations, greedy=True)
     return float(
         max(
@@ -167,16 +198,13 @@ def largest_difference(client: innerloop.Client, run: Run) -> float:
 
 def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
     """Paths of the navigation tasks before and after; return against adaptation step for every family."""
-    figure, axes = plt.subplot_mosaic(
-        [["p0", "p1", "p3"], ["r0", "r1", "r2"]],
-        figsize=(11, 7),
-        height_ratios=[1.25, 1],
-        layout="constrained",
-    )
+    figure = plt.figure(figsize=(13, 8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    ways, curves = above.subplots(1, 3), below.subplots(1, len(SHOWN))
     navigation = [run for run in runs if run.family == NAVIGATION]
     colours = [f"C{i}" for i in range(10)]
-    for axis, k, title in (("p0", 0, "before"), ("p1", 1, "after 1 step"), ("p3", STEPS, f"after {STEPS} steps")):
-        ax = axes[axis]
+    for ax, k in zip(ways, (0, 1, STEPS), strict=True):
+        title = f"after {k} step{'s' * (k > 1)}" if k else "before"
         for run, colour in zip(navigation, colours, strict=False):
             policy = run.start if k == 0 else run.steps[k - 1].policy
             assert policy is not None
@@ -186,17 +214,17 @@ def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]
             goal = run.task.parameters["goal"]
             ax.plot(goal[0], goal[1], marker="*", color=colour, markersize=15, markeredgecolor="black")
         ax.set(title=f"{NAVIGATION}: {title}", xlim=(-0.75, 0.75), ylim=(-0.75, 0.75), aspect="equal")
-    for axis, (family, bounds) in zip(("r0", "r1", "r2"), references.items(), strict=True):
-        ax = axes[axis]
-        curves = np.array([run.returns for run in runs if run.family == family])
-        steps = np.arange(curves.shape[1])
-        ax.plot(steps, curves.T, color="0.75", linewidth=0.9)
-        ax.plot(steps, curves.mean(0), color="tab:blue", marker="o", linewidth=2, label="mean of the tasks")
+    for ax, (family, known) in zip(curves, references.items(), strict=True):
+        returns = np.array([run.returns for run in runs if run.family == family])
+        age = np.arange(returns.shape[1])
+        ax.plot(age, returns.T, color="0.75", linewidth=0.9)
+        ax.plot(age, returns.mean(0), color="tab:blue", marker="o", linewidth=2, label="mean of the tasks")
         for name, style in (("oracle", "--"), ("memoryless", ":")):
-            ax.axhline(bounds[name], color="black", linestyle=style, linewidth=1, label=f"{name}, over all tasks")
-        ax.set(title=family, xlabel="adaptation step", xticks=steps)
-        ax.legend(fontsize=8, loc="lower right")
-    axes["r0"].set_ylabel("return of an episode")
+            ax.axhline(known[name], color="black", linestyle=style, linewidth=1, label=f"{name}, over all tasks")
+        each = SHOWN[family].episodes_per_step
+        ax.set(title=family, xlabel=f"steps of {each} episode{'s' * (each > 1)}", xticks=age)
+    curves[0].legend(fontsize=8, loc="lower right")
+    curves[0].set_ylabel("return of an episode")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
