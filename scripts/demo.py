@@ -84,7 +84,7 @@ def main() -> int:
     console.print("Starting a private server ...")
     with innerloop.embedded() as client:
         ready = time.perf_counter()
-        console.print(f"Serving on {client.address} after {ready - began:.1f} s. Adapting to tasks nobody has seen:\n")
+        console.print(f"Serving on {client.address} after {ready - began:.1f} s. Adapting to test tasks:\n")
         runs = adapt_all(client, console)
         took = time.perf_counter() - ready
         references = {name: bounds(client.family(name)) for name in SHOWN}
