@@ -3,7 +3,8 @@
 Run by ``scripts/train-references``. Both are PPO on tasks of the TRAIN stream, with the settings of the methods
 ``multitask`` and ``oracle``; the oracle sees the parameters (``tasks/visible``). Each is scored on the tasks of the
 family's fixed test protocol, greedy and sampled, and the better of the two counts. Of several seeds the best counts,
-and all are reported: a higher memoryless bound makes the gap that adaptation is said to close smaller.
+and all are reported: a higher memoryless bound makes the gap that adaptation is said to close smaller. So does an
+oracle that is told the same task whichever it is (:func:`told_one`), which counts as memoryless where it is better.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from innerloop.arrays import Array
+from innerloop.arrays import Array, Arrays
+from innerloop.policy import Policy
 from innerloop_server.domain import LearnerSpec, Split, Task
 from innerloop_server.errors import NotFound
 from innerloop_server.evaluation.scores import MEMORYLESS, ORACLE
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.ppo import Ppo
+from innerloop_server.learners.ppo import POLICY, Ppo
 from innerloop_server.streams import Purpose, derive, stream
 from innerloop_server.tasks.family import Family
-from innerloop_server.tasks.sampling import sample_task
-from innerloop_server.tasks.visible import VisibleFamily
+from innerloop_server.tasks.sampling import sample_task, stack_parameters
+from innerloop_server.tasks.visible import VisibleFamily, normalise
 from innerloop_server.training import optimiser
 from innerloop_server.training.episodes import Collect
 from innerloop_server.training.ppo_student import improve
 from innerloop_server.training.specs import CONFIGS
 
 KINDS = (MEMORYLESS, ORACLE)
+CANDIDATES, JUDGED = 16, 20
 METHODS = {MEMORYLESS: "multitask", ORACLE: "oracle"}
 """Kind -> the method whose settings for the family it is trained with."""
 
@@ -102,6 +106,41 @@ def train(
         if on_update is not None:
             on_update(update + 1, curve[-1])
     return Trained(meta, environment_steps, time.perf_counter() - wall, time.process_time() - cpu, tuple(curve))
+
+
+def told_one(family: Family, learner: Ppo, oracle: Policy, collect: Collect) -> tuple[Tensors, float]:
+    """An oracle that is told the same task whichever it is: a policy without adaptation, often a good one.
+
+    Of ``CANDIDATES`` training tasks the one that is best to be told on ``JUDGED`` validation tasks.
+
+    Args:
+        family: as it is, parameters hidden.
+        learner: PPO bound to it, of the oracle's hidden layers.
+        oracle: sees the parameters.
+        collect: runs episodes of ``family``.
+
+    Returns:
+        (meta-parameters of ``learner``, mean return on the validation tasks).
+    """
+    candidates = [sample_task(family, 0, Split.TRAIN, i) for i in range(CANDIDATES)]
+    shown = normalise(family.parameter_space, stack_parameters(candidates))
+    judged = [sample_task(family, 0, Split.VALIDATION, i) for i in range(JUDGED)]
+    found = []
+    for told in shown:
+        meta = learner.initial_meta(0) | {POLICY + name: value for name, value in folded(oracle.weights, told).items()}
+        found.append((float(returns(learner, meta, collect, judged, 1, 0, greedy=True).mean()), meta))
+    best, meta = max(found, key=lambda one: one[0])
+    return meta, best
+
+
+def folded(weights: Arrays, told: Array) -> Tensors:
+    """Weights of a policy that reads [observation, told] with ``told`` [P] held fixed: what it adds to the first layer
+    becomes part of the bias.
+    """
+    first, bias = weights["layers.0.weight"], weights["layers.0.bias"]
+    seen = len(first) - len(told)
+    fixed = {"layers.0.weight": first[:seen], "layers.0.bias": bias + told @ first[seen:]}
+    return {name: torch.from_numpy(np.array(value)) for name, value in {**weights, **fixed}.items()}
 
 
 def returns(

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from innerloop.policy import Policy
+from innerloop.policy import Policy, load_policy
 from innerloop_server import zoo
 from innerloop_server.actors.pool import ActorPool
 from innerloop_server.domain import Simulator, Task
 from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
-from innerloop_server.evaluation.scores import ORACLE, standard_error
+from innerloop_server.evaluation.scores import MEMORYLESS, ORACLE, standard_error
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.ppo import Ppo
 from innerloop_server.learners.ppo_settings import PpoSettings
@@ -34,6 +34,7 @@ from innerloop_server.training import references
 from innerloop_server.training.episodes import Collect, actor_collector, batch_collector
 
 ACTINGS = ("greedy", "sampled")
+TOLD_ONE = "told_one"
 ACTORS, SLOTS = 2, 128
 
 
@@ -100,7 +101,39 @@ def train_family(family: Family, kinds: Sequence[str], seeds: Sequence[int], out
                     (out / entries[kind]["weights"]).write_bytes(_policy_file(learner, trained.meta))
                 entries[kind]["sha256"] = hashlib.sha256((out / entries[kind]["weights"]).read_bytes()).hexdigest()
                 file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    if all(kind in entries and "settings" in entries[kind] for kind in references.KINDS):
+        _tell_one(family, entries, plan, out)
+        file.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _tell_one(family: Family, entries: dict[str, Any], plan: Plan, out: Path) -> None:
+    """Score the oracle as it is told one task for all, and let that be the memoryless reference where it is better."""
+    memoryless, oracle = entries[MEMORYLESS], entries[ORACLE]
+    if memoryless.get(TOLD_ONE, {}).get("oracle_sha256") == oracle["sha256"]:
+        return
+    # The policy alone is used: what it is trained with does not matter.
+    _, learner = references.bind(family, MEMORYLESS, {"hidden_sizes": oracle["settings"]["hidden_sizes"]})
+    with _collector(family) as collect:
+        meta, judged = references.told_one(family, learner, load_policy(out / oracle["weights"]), collect)
+        scored = _scored(learner, meta, collect, plan, draw_tasks(family, plan))
+    memoryless[TOLD_ONE] = {"oracle_sha256": oracle["sha256"], "validation": judged, **scored}
+    acting = max(ACTINGS, key=lambda name: scored[name]["mean"])
+    if scored[acting]["mean"] <= memoryless["value"]:
+        return
+    weights = _policy_file(learner, meta)
+    name = f"{family.name}-told-one.safetensors"  # the best seed's stays
+    (out / name).write_bytes(weights)
+    memoryless |= {
+        "value": scored[acting]["mean"],
+        "acting": acting,
+        "weights": name,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "source": (
+            f"the oracle of zoo/references/{family.name}.json told one training task for all, {acting}, on the "
+            f"{plan.tasks} fixed test tasks; better than PPO trained without seeing the task's parameters"
+        ),
+    }
 
 
 def _same_settings(entry: Mapping[str, Any], learner: Ppo) -> bool:
@@ -112,12 +145,6 @@ def _run(
     learner: Ppo, seed: int, trained: references.Trained, collect: Collect, plan: Plan, tasks: Sequence[Task]
 ) -> dict[str, Any]:
     """One training and how it scored."""
-    scored = {
-        acting: references.returns(
-            learner, trained.meta, collect, tasks, plan.evaluation_episodes, plan.seed, greedy=acting == "greedy"
-        )
-        for acting in ACTINGS
-    }
     return {
         "seed": seed,
         "updates": learner.settings.updates,
@@ -125,10 +152,20 @@ def _run(
         "wall_seconds": round(trained.wall_seconds, 1),
         "cpu_seconds": round(trained.cpu_seconds, 1),
         "curve": [round(mean, 2) for mean in trained.curve],
-        **{
-            acting: {"mean": float(returns.mean()), "standard_error": standard_error(returns)}
-            for acting, returns in scored.items()
-        },
+        **_scored(learner, trained.meta, collect, plan, tasks),
+    }
+
+
+def _scored(learner: Ppo, meta: Tensors, collect: Collect, plan: Plan, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Mean and standard error on the test tasks, for each way of acting."""
+    returns = {
+        acting: references.returns(
+            learner, meta, collect, tasks, plan.evaluation_episodes, plan.seed, greedy=acting == "greedy"
+        )
+        for acting in ACTINGS
+    }
+    return {
+        acting: {"mean": float(each.mean()), "standard_error": standard_error(each)} for acting, each in returns.items()
     }
 
 
