@@ -6,9 +6,9 @@
 minibatches, beside sb3-contrib's RecurrentPPO (which has an LSTM where ours has a GRU): once with the same minibatches
 and one memory for policy and value, as ours; once as it comes, with minibatches of 128 steps and a memory for each.
 
-Every computing process has one torch thread, theirs too; learn2learn's workers use the other cores. Rounds of both
-sides are interleaved, their order changes from round to round, and a ratio is the median over rounds. Seconds are of
-wall time and, less disturbed on a busy machine, of processor time, workers included.
+Both sides have as many torch threads in each computing process (--threads); learn2learn's workers use the other cores
+too. Rounds of both sides are interleaved, their order changes from round to round, and a ratio is the median over
+rounds. Seconds are of wall time and, less disturbed on a busy machine, of processor time, workers included.
 The floor is what the matrix products of the outer step take by themselves, counted while it runs, at the rate that the
 machine multiplies matrices of this shape in the same run.
 
@@ -47,7 +47,6 @@ from innerloop_server.training.trial_student import TrialStudent
 
 PEERS = Path(__file__).parent / "peers"
 PEERS_VENV = Path(".venv-peers-trainers")
-THREADS = 1
 MAML_TASKS = 40
 MAML_EPISODES = 20
 MAML: dict[str, Any] = {
@@ -236,14 +235,14 @@ def matmul_rate(repeats: int = 200) -> float:
     return operations / clock.read()[1]
 
 
-def peers() -> PeerProcess:
-    """The other virtual environment's process, made where there is none."""
+def peers(threads: int) -> PeerProcess:
+    """The other virtual environment's process, made where there is none, with so many torch threads."""
     python = PEERS_VENV / "bin/python"
     if not (PEERS_VENV / "installed").exists():
         print(f"installing the peers into {PEERS_VENV} (minutes, the first time)", file=sys.stderr)
         subprocess.run([PEERS / "install-trainers", PEERS_VENV], check=True)
         (PEERS_VENV / "installed").touch()
-    return PeerProcess(python, PEERS / "trainers.py", {"OMP_NUM_THREADS": str(THREADS)})
+    return PeerProcess(python, PEERS / "trainers.py", {"OMP_NUM_THREADS": str(threads)})
 
 
 def interleaved(ours: Callable[[], Cost], theirs: Callable[[], Cost], rounds: int) -> list[tuple[Cost, Cost]]:
@@ -296,11 +295,14 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"one round; learn2learn on {QUICK_TASKS} tasks, scaled up"
     )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="torch threads of each computing process, ours and theirs"
+    )
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(options.threads)
     rounds, asked = (1, QUICK_TASKS) if options.quick else (options.rounds, MAML_TASKS)
     maml, rl2 = Updates("navigation-2d", "maml", MAML), Updates("bernoulli-bandit.arms-10.pulls-100", "rl2", RL2)
-    process = peers()
+    process = peers(options.threads)
 
     def theirs(factor: float, **request: Any) -> Cost:
         answer = process.ask(**request)
@@ -324,7 +326,7 @@ def main() -> None:
     if options.json:
         pairs = {"maml-trpo": of_maml, "rl2-ppo": of_rl2, "rl2-ppo, theirs as it comes": of_theirs}
         costs = {name: [[asdict(a), asdict(b)] for a, b in rows] for name, rows in pairs.items()}
-        machine = {"threads": THREADS, "cpus": os.cpu_count(), "torch": torch.__version__}
+        machine = {"threads": options.threads, "cpus": os.cpu_count(), "torch": torch.__version__}
         lines = [asdict(line) for line in found]
         floor_json = {**asdict(lowest), "distance": lowest.distance}
         print(
