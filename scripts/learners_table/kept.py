@@ -23,6 +23,7 @@ import numpy as np
 
 from innerloop.arrays import Array
 from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.plan import Plan
 from innerloop_server.learners import registry as methods
 from innerloop_server.store.codec import spec_from_json
@@ -49,7 +50,10 @@ class Kept:
         if manifest is None:
             return False
         trained = spec_from_json(manifest["spec"])
-        return (trained.family, trained.method, _settings(trained)) == (spec.family, spec.method, _settings(spec))
+        try:
+            return (trained.family, trained.method, _settings(trained)) == (spec.family, spec.method, _settings(spec))
+        except InvalidField:  # a setting that there is no longer
+            return False
 
     def digest(self) -> str:
         """The hash of the weights as they are on disk."""

@@ -202,6 +202,12 @@ def test_a_cell_whose_settings_have_changed_is_trained_again(tmp_path: Path) -> 
     assert [words[2] for words in job.commands] == ["innerloop_server.training", "learners_table.scoring"]
     assert command_line.job(other, table, out, kept, REGISTRY, train=False) is None
     assert results.read(table, other, kept, REGISTRY) is None
+    # One that was trained with a setting that there is no longer.
+    manifest = one.manifest()
+    assert manifest is not None
+    manifest["spec"]["settings"]["gone"] = 1
+    (one.folder / "manifest.json").write_text(json.dumps(manifest))
+    assert not one.holds(cell.spec(REGISTRY))
 
 
 def test_nothing_is_taken_from_a_run_that_is_not_finished(tmp_path: Path) -> None:
