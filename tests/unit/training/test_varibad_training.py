@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from innerloop_server.learners.varibad_settings import VaribadSettings
 from innerloop_server.tasks.generators.uniform import UniformGenerator
 from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task
-from innerloop_server.training import optimiser, outer_loop, paired, specs, trial_collect
+from innerloop_server.training import optimiser, outer_loop, paired, specs, task_numbers, trial_collect
 from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.messages import Message, Updated
 from innerloop_server.training.paired import Paired
@@ -51,7 +52,8 @@ TINY: dict[str, Any] = {
 def student(family: str = "gridnavi", **settings: object) -> VaribadStudent:
     found = load_registry().get(family)
     learner = Varibad(specs.spec_for(found, "varibad", settings={**TINY, **settings}))
-    return VaribadStudent(learner, trial_collect.batch_collector(found, learner, CPU))
+    tell = functools.partial(task_numbers.of, found)
+    return VaribadStudent(learner, trial_collect.batch_collector(found, learner, CPU), tell)
 
 
 def tasks_of(family: str, n: int) -> list[Task]:
@@ -169,6 +171,9 @@ def test_the_trial_is_the_familys() -> None:
     assert methods.remembers(spec)
     with pytest.raises(InvalidField, match="gives the right answers"):
         plan(TrainingRequest("sinusoid", "varibad"), load_registry().get("sinusoid"))
+    family = load_registry().get("tabular-mdp.states-50")
+    with pytest.raises(InvalidField, match="cannot be told in numbers"):
+        plan(TrainingRequest(family.name, "varibad", settings={"told": True}), family)
 
 
 def test_every_preset_is_valid() -> None:
