@@ -67,11 +67,6 @@ class Rl2(TrialLearner):
         """As checked."""
         return self._settings
 
-    @property
-    def attempts(self) -> int:
-        """As the settings say."""
-        return self.settings.attempts
-
     def initial_meta(self, seed: int) -> Tensors:
         """Fresh weights of policy and value."""
         s = self.settings

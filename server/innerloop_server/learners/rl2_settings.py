@@ -19,7 +19,7 @@ MOST_HEADS = 64
 WIDEST_SPAN = 1_024
 MOST_KEPT = 2**19
 """Numbers that a transformer keeps for a row: sessions write them to disk with every step, and clients send them."""
-OUTER = trial_ppo_settings.OUTER | {"attempts"}
+OUTER = trial_ppo_settings.OUTER
 """Settings that only training reads: another training of the same learner may change these and no others."""
 
 
@@ -55,11 +55,6 @@ class Rl2Settings(TrialPpoSettings):
     tally_strength: float = 1.0
     """How many rewards that is worth."""
 
-    # Training.
-    attempts: int = 1
-    """Trainings from fresh weights that the updates are divided among; the one whose trials bring most on the same
-    training tasks is kept. The learning rate falls linearly to zero over each."""
-
     def __post_init__(self) -> None:
         """Check every field.
 
@@ -75,8 +70,6 @@ class Rl2Settings(TrialPpoSettings):
         require(0 <= self.memory_span <= WIDEST_SPAN, "memory_span", f"give an integer from 0 to {WIDEST_SPAN}")
         shared = self.memory == "gru" or self.memory_size % (2 * self.memory_heads) == 0
         require(shared, "memory_heads", "memory_size must be a multiple of twice memory_heads")
-        require(self.attempts >= 1, "attempts", "give an integer of at least 1")
-        require(self.attempts <= self.updates, "attempts", "give at most updates")
         for name in ("last_layer_scale", "tally_strength"):
             require(getattr(self, name) > 0, name, "give a positive number")
 

@@ -80,14 +80,14 @@ class TrialLearner(TrainableLearner):
         return self.settings.task_size if self.settings.told else 0
 
     @property
-    def attempts(self) -> int:
-        """Trainings from fresh weights in one, the best of which is kept."""
-        return 1
-
-    @property
     def attempt_updates(self) -> int:
         """Updates of an attempt; the last may have fewer."""
-        return -(-self.updates // self.attempts)
+        return -(-self.updates // self.settings.attempts)
+
+    def progress(self, update: int) -> float:
+        """The share of its attempt's updates that lies behind ``update``; 1 after the last of all."""
+        whole = self.attempt_updates
+        return 1.0 if update >= self.updates else update % whole / whole
 
     @abc.abstractmethod
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:

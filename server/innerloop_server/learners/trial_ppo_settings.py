@@ -13,7 +13,7 @@ MOST_NUMBERS = 1_024
 MOST_EPOCHS = 100
 OUTER = frozenset(
     {"updates", "tasks_per_update", "epochs", "minibatches", "learning_rate", "clip", "trace", "discount", "entropy"}
-    | {"entropy_until", "value_weight", "value_unit", "gradient_clip", "limit_ends"}
+    | {"entropy_until", "value_weight", "value_unit", "gradient_clip", "limit_ends", "attempts"}
 )
 """Those that only training reads: another training of the same learner may change these."""
 
@@ -53,7 +53,10 @@ class TrialPpoSettings:
     value_unit: float = 1.0
     """Returns are measured in this many reward units, so that values lie around one."""
     updates: int = 120
-    """Updates of a whole training; learning rates fall linearly to zero over them."""
+    """Updates of a whole training."""
+    attempts: int = 1
+    """Trainings from fresh weights that the updates are divided among; the one whose trials bring most on the same
+    training tasks is kept. Learning rates fall linearly to zero over each."""
     tasks_per_update: int = 512
     """Fresh tasks an update, one trial each."""
     epochs: int = 4
@@ -83,8 +86,9 @@ class TrialPpoSettings:
         """
         for name, most in {"episodes_per_trial": MOST_EPISODES, "epochs": MOST_EPOCHS}.items():
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
-        for name in ("updates", "tasks_per_update", "minibatches"):
+        for name in ("updates", "attempts", "tasks_per_update", "minibatches"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
+        require(self.attempts <= self.updates, "attempts", "give at most updates")
         require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
         require(0 <= self.task_size <= MOST_NUMBERS, "task_size", f"give an integer from 0 to {MOST_NUMBERS}")
         require(0 < self.entropy_until <= 1, "entropy_until", "give a positive number of at most 1")

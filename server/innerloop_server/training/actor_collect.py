@@ -16,6 +16,8 @@ from innerloop_server.errors import InnerloopError, Unavailable
 from innerloop_server.learners.learner import Learner, Tensors
 from innerloop_server.training.collect import Collect
 
+AT_ONCE = 512
+"""Orders that a pool has at most: it takes no more than its backlog."""
 POLL_SECONDS = 1.0
 """An actor that is stuck makes no sound, so the pool is looked at this often anyway."""
 
@@ -33,41 +35,45 @@ def actor_collector(learner: Learner, pool: ActorPool, device: torch.device) -> 
 
     def collect(tasks: Sequence[Task], meta: Tensors, state: Tensors, seeds: Sequence[int], step: int) -> Rollout:
         header, weights = learner.export(meta, state)
-        for key, task in enumerate(tasks):
-            pool.submit(
-                EpisodesOrder(
-                    key=key,
-                    family=task.family,
-                    parameters=task.parameters,
-                    header=header,
-                    weights=weights[key],
-                    episodes=learner.episodes_per_step,
-                    horizon=learner.spec.horizon,
-                    seed=seeds[key],
-                    step=step,
-                    phase=0,
-                    supervision=learner.spec.supervision,
-                    query=step > 0,
-                )
+        orders = [
+            EpisodesOrder(
+                key=key,
+                family=task.family,
+                parameters=task.parameters,
+                header=header,
+                weights=weights[key],
+                episodes=learner.episodes_per_step,
+                horizon=learner.spec.horizon,
+                seed=seeds[key],
+                step=step,
+                phase=0,
+                supervision=learner.spec.supervision,
+                query=step > 0,
             )
-        return _stack(gather(pool, len(tasks)), device)
+            for key, task in enumerate(tasks)
+        ]
+        return _stack(play(pool, orders), device)
 
     return collect
 
 
-def gather(pool: ActorPool, count: int) -> list[EpisodesResult]:
-    """Wait for the answers to the keys 0 .. count - 1, and give them in order.
+def play(pool: ActorPool, orders: Sequence[EpisodesOrder]) -> list[EpisodesResult]:
+    """Have a pool that is idle run orders of the keys 0, 1, ..., and give what came of them in order.
 
     Raises:
         Unavailable: actors died again and again.
         InnerloopError: an environment failed in a way that would come again.
     """
     results: dict[int, EpisodesResult] = {}
-    while len(results) < count:
+    submitted = 0
+    while len(results) < len(orders):
+        for order in orders[submitted : len(results) + AT_ONCE]:
+            pool.submit(order)
+            submitted += 1
         wait(pool.waitables, POLL_SECONDS)
         for answer in pool.poll():
             results[answer.key] = _result(answer)
-    return [results[key] for key in range(count)]
+    return [results[order.key] for order in orders]
 
 
 def _result(answer: Answer) -> EpisodesResult:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from innerloop_server.domain import Split, Task
 from innerloop_server.learners.learner import Tensors
-from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import sample_task
@@ -22,22 +22,27 @@ from innerloop_server.training.optimiser import AdamState
 from innerloop_server.training.student import Played, Student
 from innerloop_server.training.trial_collect import CollectTrials
 from innerloop_server.training.trial_student import TrialStudent
+from innerloop_server.training.varibad_student import VaribadStudent
 
-JUDGED_TASKS = 2_048
+JUDGED_TASKS, JUDGED_ON_ACTORS = 2_048, 256
 """Training tasks that attempts are compared on, a trial each."""
-_BEST, _SCORE = "best.", "score"
+_BEST, _SCORE, _OWN = "best.", "score", "student."
 _JUDGED, _FRESH = 1, 2  # what a stream of the training is for, beside updates
 
 
 @dataclass(frozen=True)
-class AttemptsStudent(Student[TrialRecord]):
-    """A student of whole trials that starts over. Its memory is the best attempt that is over, and its return."""
+class AttemptsStudent(Student[Any]):
+    """A student of whole trials that starts over. Its memory is the best attempt that is over, its return, and what the
+    present one remembers.
+    """
 
-    student: TrialStudent
+    student: TrialStudent | VaribadStudent
     judge: CollectTrials
     """Runs the trials that attempts are compared by; greedy ones, where they can be had."""
     family: Family
     """Where their tasks are drawn."""
+    judged: int = JUDGED_TASKS
+    """How many."""
 
     @property
     def tasks_per_update(self) -> int:
@@ -48,15 +53,23 @@ class AttemptsStudent(Student[TrialRecord]):
         """The student's; of the first attempt."""
         return self.student.initial_meta(seed)
 
-    def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[TrialRecord]:
+    def play(self, meta: Tensors, tasks: Sequence[Task], seeds: Sequence[int]) -> Played[Any]:
         """As the student."""
         return self.student.play(meta, tasks, seeds)
+
+    def remember(
+        self, memory: Tensors, played: Played[Any], learn: Sequence[bool], update: int, seed: int
+    ) -> tuple[Tensors, Played[Any]]:
+        """As the student, in the present attempt."""
+        own = {name.removeprefix(_OWN): value for name, value in memory.items() if name.startswith(_OWN)}
+        own, played = self.student.remember(own, played, learn, update, seed)
+        return {**_of_best(memory), **{_OWN + name: value for name, value in own.items()}}, played
 
     def learn(
         self,
         meta: Tensors,
         adam: AdamState,
-        played: Played[TrialRecord],
+        played: Played[Any],
         learn: Sequence[bool],
         update: int,
         seed: int,
@@ -74,6 +87,7 @@ class AttemptsStudent(Student[TrialRecord]):
         done, last = update + 1, update + 1 == learner.updates
         if done % learner.attempt_updates and not last:
             return memory, meta, adam, 0
+        memory = _of_best(memory)  # the attempt is over, and with it what it remembers
         trials = self.judge(meta, self._judged(seed), derive(seed, Purpose.TRAINING, 0, _JUDGED))
         score = trials.rewards.sum(0).double().mean()
         if not memory or score > memory[_SCORE]:
@@ -89,4 +103,9 @@ class AttemptsStudent(Student[TrialRecord]):
 
     def _judged(self, seed: int) -> list[Task]:
         drawn = derive(seed, Purpose.TRAINING, 0, _JUDGED)
-        return [sample_task(self.family, drawn, Split.TRAIN, i) for i in range(JUDGED_TASKS)]
+        return [sample_task(self.family, drawn, Split.TRAIN, i) for i in range(self.judged)]
+
+
+def _of_best(memory: Tensors) -> Tensors:
+    """What is kept of the best attempt that is over."""
+    return {name: value for name, value in memory.items() if not name.startswith(_OWN)}

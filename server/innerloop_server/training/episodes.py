@@ -15,7 +15,7 @@ from innerloop_server.learners.learner import Learner, Tensors
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import stack_parameters
-from innerloop_server.training.actor_collect import gather
+from innerloop_server.training.actor_collect import play
 from innerloop_server.training.batches import MergedBatch
 
 CPU = torch.device("cpu")
@@ -47,30 +47,30 @@ def batch_collector(family: Family, device: torch.device = CPU) -> Collect:
 def actor_collector(pool: ActorPool, device: torch.device = CPU) -> Collect:
     """Episodes from environment actors; the pool's family source decides what is seen. It must be idle.
 
-    The collector raises what :func:`gather` raises.
+    The collector raises what :func:`play` raises.
     """
 
     def collect(
         learner: Learner, meta: Tensors, tasks: Sequence[Task], episodes: int, seed: int, greedy: bool
     ) -> Experience[torch.Tensor]:
         header, weights = learner.export(meta, learner.begin(meta, 1))
-        for index, task in enumerate(tasks):
-            pool.submit(
-                EpisodesOrder(
-                    key=index,
-                    family=task.family,
-                    parameters=task.parameters,
-                    header=header,
-                    weights=weights[0],
-                    episodes=episodes,
-                    horizon=learner.spec.horizon,
-                    seed=derive(seed, Purpose.TRAINING, index),
-                    step=0,
-                    phase=0,
-                    greedy=greedy,
-                )
+        orders = [
+            EpisodesOrder(
+                key=index,
+                family=task.family,
+                parameters=task.parameters,
+                header=header,
+                weights=weights[0],
+                episodes=episodes,
+                horizon=learner.spec.horizon,
+                seed=derive(seed, Purpose.TRAINING, index),
+                step=0,
+                phase=0,
+                greedy=greedy,
             )
-        return _concatenate([result.experience for result in gather(pool, len(tasks))], device)
+            for index, task in enumerate(tasks)
+        ]
+        return _concatenate([result.experience for result in play(pool, orders)], device)
 
     return collect
 

@@ -22,7 +22,7 @@ from innerloop_server.learners.varibad import Varibad
 from innerloop_server.tasks.family import Family
 from innerloop_server.training import episodes, task_numbers, trial_actors, trial_collect
 from innerloop_server.training.actor_collect import actor_collector
-from innerloop_server.training.attempts import AttemptsStudent
+from innerloop_server.training.attempts import JUDGED_ON_ACTORS, JUDGED_TASKS, AttemptsStudent
 from innerloop_server.training.collect import Collect, batch_collector
 from innerloop_server.training.meta_dqn_student import Exploring, MetaDqnStudent
 from innerloop_server.training.meta_student import MetaStudent
@@ -51,15 +51,19 @@ def teaching(settings: RunSettings, family: Family, learner: TrainableLearner) -
     """
     device = torch.device(settings.device)
     with _pool(settings) as pool:
-        tell = functools.partial(task_numbers.of, family)
-        if isinstance(learner, Varibad):
-            yield VaribadStudent(learner, _trials(family, learner, pool, device), tell)
-        elif isinstance(learner, TrialLearner):
-            student = TrialStudent(learner, _trials(family, learner, pool, device), tell)
-            if learner.attempts == 1:
+        if isinstance(learner, TrialLearner):
+            tell = functools.partial(task_numbers.of, family)
+            collect = _trials(family, learner, pool, device)
+            student: TrialStudent | VaribadStudent
+            if isinstance(learner, Varibad):
+                student = VaribadStudent(learner, collect, tell)
+            else:
+                student = TrialStudent(learner, collect, tell)
+            if learner.settings.attempts == 1:
                 yield student
             else:
-                yield AttemptsStudent(student, _judge(family, learner, pool, device), family)
+                judged = JUDGED_TASKS if pool is None else JUDGED_ON_ACTORS
+                yield AttemptsStudent(student, _judge(family, learner, pool, device), family, judged)
         elif isinstance(learner, MetaDqn):
             yield MetaDqnStudent(learner, trial_collect.batch_collector(family, Exploring(learner.spec), device))
         elif isinstance(learner, Ppo):

@@ -15,7 +15,7 @@ from innerloop_server.domain import Task
 from innerloop_server.learners.learner import Learner, Tensors
 from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.streams import Purpose, derive
-from innerloop_server.training.actor_collect import gather
+from innerloop_server.training.actor_collect import play
 from innerloop_server.training.trial_collect import CollectTrials
 
 
@@ -35,23 +35,23 @@ def actor_collector(learner: Learner, pool: ActorPool, device: torch.device) -> 
         memories = [policy.begin(header, 1)] * len(tasks)
         episodes: list[list[EpisodesResult]] = []
         for episode in range(learner.inner_steps + 1):
-            for key, (task, memory) in enumerate(zip(tasks, memories, strict=True)):
-                pool.submit(
-                    EpisodesOrder(
-                        key=key,
-                        family=task.family,
-                        parameters=task.parameters,
-                        header=header,
-                        weights=weights,
-                        episodes=1,
-                        horizon=learner.spec.horizon,
-                        seed=derive(seed, Purpose.TRAINING, key),
-                        step=episode,
-                        phase=0,
-                        memory={name: array[0] for name, array in memory.items()},
-                    )
+            orders = [
+                EpisodesOrder(
+                    key=key,
+                    family=task.family,
+                    parameters=task.parameters,
+                    header=header,
+                    weights=weights,
+                    episodes=1,
+                    horizon=learner.spec.horizon,
+                    seed=derive(seed, Purpose.TRAINING, key),
+                    step=episode,
+                    phase=0,
+                    memory={name: array[0] for name, array in memory.items()},
                 )
-            episodes.append(gather(pool, len(tasks)))
+                for key, (task, memory) in enumerate(zip(tasks, memories, strict=True))
+            ]
+            episodes.append(play(pool, orders))
             memories = [dict(result.memory) for result in episodes[-1]]
         length = learner.spec.horizon * len(episodes)
         rows = [_trial([of[row] for of in episodes], length) for row in range(len(tasks))]

@@ -80,15 +80,13 @@ class TrialStudent(Student[TrialRecord]):
         """``epochs`` passes over the trials of the tasks to learn from, each a fresh permutation of them in
         ``minibatches`` parts.
         """
-        s = self.learner.settings
         metrics = {"loss": 0.0, "gradient_norm": 0.0}
         if not any(learn):
             return meta, adam, metrics
         kept = torch.tensor(learn, device=played.episodes.real.device)
         samples = self.learner.prepare(meta, played.episodes if all(learn) else played.episodes.of(kept))
-        whole = self.learner.attempt_updates
-        done = 1.0 if update >= s.updates else update % whole / whole
-        return improve(self.learner, meta, adam, samples, rates(s, done), stream(seed, Purpose.TRAINING, update))
+        at = rates(self.learner.settings, self.learner.progress(update))
+        return improve(self.learner, meta, adam, samples, at, stream(seed, Purpose.TRAINING, update))
 
 
 @dataclass(frozen=True)

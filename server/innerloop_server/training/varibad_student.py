@@ -87,7 +87,7 @@ class VaribadStudent(Student[Record]):
         """
         if not any(learn):
             return meta, adam, dict.fromkeys(_METRICS, 0.0)
-        left = max(0.0, 1 - update / self.learner.settings.updates)
+        left = 1 - self.learner.progress(update)
         trials = _to_learn_from(played.episodes.fresh, learn)
         policy, policy_adam, acting = self._improve(meta, adam, trials, left, stream(seed, Purpose.TRAINING, update))
         rng = stream(seed, Purpose.TRAINING, update, 0, 0)

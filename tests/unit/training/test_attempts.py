@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 import torch
 
 from innerloop_server.domain import Split
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.registry import build
-from innerloop_server.learners.rl2 import Rl2
+from innerloop_server.learners.trial_ppo import TrialLearner
+from innerloop_server.learners.varibad import Varibad
 from innerloop_server.streams import Purpose, derive
 from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.generators.uniform import UniformGenerator
@@ -20,6 +22,7 @@ from innerloop_server.training.attempts import AttemptsStudent
 from innerloop_server.training.outer_loop import TrainState
 from innerloop_server.training.specs import spec_for
 from innerloop_server.training.trial_student import TrialStudent
+from innerloop_server.training.varibad_student import VaribadStudent
 
 SMALL = {"encoder_sizes": [8], "memory_size": 16, "hidden_sizes": [8], "told": True}
 QUICK = {"tasks_per_update": 16, "minibatches": 2, "epochs": 2, "updates": 6, "attempts": 3, "learning_rate": 0.03}
@@ -28,11 +31,19 @@ SEED = 4
 CPU = torch.device("cpu")
 
 
-def student(**settings: Any) -> AttemptsStudent:
-    learner = build(spec_for(FAMILY, "rl2", settings={**SMALL, **QUICK, **settings}))
-    assert isinstance(learner, Rl2)
+BELIEF = {"latent": 2, "decoder_sizes": [4], "belief_steps": 2, "belief_batch": 5, "buffer_trials": 24}
+each_method = pytest.mark.parametrize("method", ["rl2", "varibad"])
+
+
+def student(method: str = "rl2", **settings: Any) -> AttemptsStudent:
+    believes = BELIEF if method == "varibad" else {}
+    learner = build(spec_for(FAMILY, method, settings={**SMALL, **QUICK, **believes, **settings}))
+    assert isinstance(learner, TrialLearner)
     collect, judge = (trial_collect.batch_collector(FAMILY, learner, CPU, greedy=greedy) for greedy in (False, True))
-    return AttemptsStudent(TrialStudent(learner, collect, functools.partial(task_numbers.of, FAMILY)), judge, FAMILY)
+    tell = functools.partial(task_numbers.of, FAMILY)
+    if isinstance(learner, Varibad):
+        return AttemptsStudent(VaribadStudent(learner, collect, tell), judge, FAMILY)
+    return AttemptsStudent(TrialStudent(learner, collect, tell), judge, FAMILY)
 
 
 def states(student: AttemptsStudent, start: TrainState | None = None) -> list[TrainState]:
@@ -55,8 +66,9 @@ def judged(student: AttemptsStudent, meta: Tensors) -> float:
     return float(student.judge(meta, tasks, seed).rewards.sum(0).double().mean())
 
 
-def test_the_best_of_the_attempts_comes_out_and_each_starts_afresh() -> None:
-    taught = student()
+@each_method
+def test_the_best_of_the_attempts_comes_out_and_each_starts_afresh(method: str) -> None:
+    taught = student(method)
     ends: list[Tensors] = []
     conclude = AttemptsStudent.conclude
 
@@ -68,44 +80,37 @@ def test_the_best_of_the_attempts_comes_out_and_each_starts_afresh() -> None:
     trained = states(Watched(taught.student, taught.judge, FAMILY))
     over = [ends[i] for i in (1, 3, 5)]
     scores = [judged(taught, meta) for meta in over]
-    assert len(set(scores)) == 3
+    assert len(set(scores)) > 1
     assert same(trained[-1].meta, over[scores.index(max(scores))])
     assert scores.index(max(scores)) != 2, "choose a seed whose best attempt is not the last: else nothing is shown"
     assert float(trained[-1].memory["score"]) == max(scores)
+    assert list(trained[-1].memory) == ["score"]
     for update in (2, 4):
         assert trained[update].adam.count == 0
+        assert not [name for name in trained[update].memory if name.startswith("student.")]
         assert same(trained[update].meta, taught.initial_meta(derive(SEED, Purpose.TRAINING, update, 2)))
         assert not same(trained[update].meta, taught.initial_meta(SEED))
     # Trials of 4 steps: 16 an update, and 2,048 to judge each attempt.
     assert trained[-1].environment_steps == 4 * (6 * 16 + 3 * attempts.JUDGED_TASKS)
 
 
-def test_the_first_attempt_is_a_training_by_itself() -> None:
-    taught, alone = student(), student(updates=2, attempts=1)
-    two = [outer_loop.start(s, UniformGenerator(FAMILY, SEED), SEED) for s in (taught, alone)]
-    generator = UniformGenerator(FAMILY, SEED)
-    for _ in range(2):
-        played = [
-            s.play(state.meta, *_proposed(generator, state)) for s, state in zip((taught, alone), two, strict=True)
-        ]
-        learned = [
-            s.learn(state.meta, state.adam, one, [True] * 16, state.update, SEED)
-            for s, state, one in zip((taught, alone), two, played, strict=True)
-        ]
-        two = [
-            TrainState(meta, adam, state.update + 1, 0, state.generator)
-            for (meta, adam, _), state in zip(learned, two, strict=True)
-        ]
-    assert same(two[0].meta, two[1].meta)
+@each_method
+def test_the_first_attempt_is_a_training_by_itself(method: str) -> None:
+    taught, alone = student(method), student(method, updates=2, attempts=1)
+    ends = []
+    for one in (taught, alone):
+        generator = UniformGenerator(FAMILY, SEED)
+        state = outer_loop.start(one, generator, SEED)
+        for _ in range(2):
+            state, *_ = outer_loop.teach(one, generator, state, SEED)
+        ends.append(state)
+    best = {name.removeprefix("best."): value for name, value in ends[0].memory.items() if name.startswith("best.")}
+    assert same(best, ends[1].meta)
 
 
-def _proposed(generator: UniformGenerator, state: TrainState) -> tuple[Any, list[int]]:
-    proposal, _ = generator.propose(state.generator, 16)
-    return proposal.tasks, [derive(SEED, Purpose.TRAINING, state.update, i) for i in range(16)]
-
-
-def test_it_goes_on_to_the_bit_from_any_checkpoint() -> None:
-    taught = student()
+@each_method
+def test_it_goes_on_to_the_bit_from_any_checkpoint(method: str) -> None:
+    taught = student(method)
     through = states(taught)
     assert same(outer_loop.from_bytes(outer_loop.to_bytes(through[-1])).meta, through[-1].meta)
     for state in through[1:-1]:

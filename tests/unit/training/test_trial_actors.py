@@ -10,6 +10,7 @@ from innerloop_server.actors.pool import ActorPool
 from innerloop_server.domain import Simulator, Split
 from innerloop_server.learners.rl2 import Rl2
 from innerloop_server.learners.trial_record import TrialRecord
+from innerloop_server.tasks.families.bernoulli_bandit import BernoulliBandit
 from innerloop_server.tasks.families.cartpole_dynamics import CartPoleDynamics
 from innerloop_server.tasks.sampling import sample_task
 from innerloop_server.training.run import RunSettings
@@ -39,6 +40,16 @@ def play(learner: Rl2, actors: int, seed: int = 3) -> TrialRecord:
 @pytest.fixture(scope="module")
 def trials(learner: Rl2) -> TrialRecord:
     return play(learner, 2)
+
+
+def test_there_may_be_more_tasks_than_a_pool_takes_at_once() -> None:
+    family = BernoulliBandit(arms=2, pulls=1)
+    spec = spec_for(family, "rl2", settings={"memory_size": 3, "encoder_sizes": [], "hidden_sizes": [3]})
+    bandit = Rl2(dataclasses.replace(spec, settings={**spec.settings, "episodes_per_trial": 1}))
+    tasks = [sample_task(family, 0, Split.TRAIN, i) for i in range(1_100)]
+    with ActorPool(1, slots=2, backlog=600) as pool:
+        trials = actor_collector(bandit, pool, CPU)(bandit.initial_meta(0), tasks, 3)
+    assert trials.real.sum() == len(tasks)
 
 
 def test_a_trial_is_its_episodes_end_to_end(trials: TrialRecord) -> None:
