@@ -199,7 +199,8 @@ def largest_difference(client: innerloop.Client, run: Run) -> float:
 def draw(path: Path, runs: Sequence[Run], references: dict[str, dict[str, float]]) -> None:
     """Paths of the navigation tasks before and after; return against adaptation step for every family."""
     figure = plt.figure(figsize=(13, 8), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    halves = figure.add_gridspec(2, 1, height_ratios=[1.25, 1])
+    above, below = (figure.add_subfigure(halves[i]) for i in (0, 1))
     ways, curves = above.subplots(1, 3), below.subplots(1, len(SHOWN))
     navigation = [run for run in runs if run.family == NAVIGATION]
     colours = [f"C{i}" for i in range(10)]

@@ -41,8 +41,8 @@ SETTINGS = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[innerloop.Client]:
     data: Path = tmp_path_factory.mktemp("data")
     with Store.open(data) as store:
-        for name, memory in ((NAME, "gru"), (ATTENTIVE, "transformer")):
-            spec = replace(spec_for(FAMILY), name=name, method="rl2", settings=SETTINGS | {"memory": memory})
+        for name, more in ((NAME, {}), (ATTENTIVE, {"memory": "transformer", "transitions": True})):
+            spec = replace(spec_for(FAMILY), name=name, method="rl2", settings=SETTINGS | more)
             store.put_learner(spec)
             store.add_revision(name, safetensors.torch.save(build(spec).initial_meta(0)), {})
             store.promote(name, 1)

@@ -17,6 +17,7 @@ from innerloop.policy.memory import (
     LAST_TERMINATED,
     LAST_TRIAL_END,
     LAST_TRUNCATED,
+    PREVIOUS,
     START,
     Input,
     acted,
@@ -24,7 +25,7 @@ from innerloop.policy.memory import (
     checked,
     told,
 )
-from innerloop.policy.networks import LOG_STD_FLOOR, forward, forward_with_memory, weight_shapes
+from innerloop.policy.networks import LOG_STD_FLOOR, forward, forward_with_memory, input_size, weight_shapes
 from innerloop.policy.sampling import draw_noise, log_prob, sample, to_environment
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "LAST_TRIAL_END",
     "LAST_TRUNCATED",
     "LOG_STD_FLOOR",
+    "PREVIOUS",
     "START",
     "Action",
     "Header",
@@ -50,6 +52,7 @@ __all__ = [
     "draw_noise",
     "forward",
     "forward_with_memory",
+    "input_size",
     "load_policy",
     "log_prob",
     "sample",

@@ -65,6 +65,8 @@ class Header:
     """What a reward is thought to be before the first."""
     tally_strength: float = 1.0
     """How many rewards that is worth."""
+    transitions: bool = False
+    """Of ``gru`` and ``transformer``: it reads where its last action was taken, too."""
 
     @property
     def remembers(self) -> bool:
@@ -114,6 +116,8 @@ class Header:
             value |= {name: getattr(self, name) for name in ("memory_layers", "memory_heads", "memory_span")}
         if self.tallies:
             value |= {name: getattr(self, name) for name in ("tallies", "tally_mean", "tally_strength")}
+        if self.transitions:
+            value["transitions"] = True
         return json.dumps(value, sort_keys=True)
 
     @staticmethod
@@ -154,6 +158,7 @@ class Header:
                 tallies=bool(value.get("tallies", False)),
                 tally_mean=float(value.get("tally_mean", 0.0)),
                 tally_strength=float(value.get("tally_strength", 1.0)),
+                transitions=bool(value.get("transitions", False)),
             )
         except PolicyFormatError:
             raise

@@ -29,6 +29,8 @@ LAST_TERMINATED = "last.terminated"
 LAST_TRUNCATED = "last.truncated"
 LAST_TRIAL_END = "last.trial_end"
 """[R] bool each."""
+PREVIOUS = "previous.observation"
+"""[R, O] float32 of a policy that reads transitions: the normalised observation that the last action was taken on."""
 START = "start."
 """Weights of this prefix are the memory (of one row) that a policy starts from; without them it is an empty one."""
 
@@ -72,13 +74,15 @@ def begin(header: Header, rows: int) -> dict[str, Array]:
 
 def _hidden(header: Header, rows: int) -> dict[str, Array]:
     """What the network keeps before a trial's first step."""
-    tallies = empty_tallies(header, rows) if header.tallies else {}
+    read = empty_tallies(header, rows) if header.tallies else {}
+    if header.transitions:
+        read |= {PREVIOUS: np.zeros((rows, header.observation_size), np.float32)}
     if header.architecture == "transformer":
-        return empty_attention(header, rows) | tallies
+        return empty_attention(header, rows) | read
     sizes = {HIDDEN: header.memory_size}
     if header.architecture == "belief":
         sizes |= dict.fromkeys((BELIEF_MEAN, BELIEF_LOG_VARIANCE), header.latent_size)
-    return {name: np.zeros((rows, size), np.float32) for name, size in sizes.items()} | tallies
+    return {name: np.zeros((rows, size), np.float32) for name, size in sizes.items()} | read
 
 
 def checked(header: Header, memory: Arrays, rows: int) -> dict[str, Array]:

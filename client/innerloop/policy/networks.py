@@ -18,7 +18,7 @@ from innerloop.arrays import Array, Arrays, Box, Discrete
 from innerloop.policy.attention import attend, attention_shapes
 from innerloop.policy.belief import belief_shapes, believe, seen_belief
 from innerloop.policy.header import Header
-from innerloop.policy.memory import HIDDEN, Input
+from innerloop.policy.memory import HIDDEN, PREVIOUS, Input
 from innerloop.policy.tallies import seen_tallies, tallied, tally_size
 
 LOG_STD_FLOOR = math.log(1e-6)
@@ -27,10 +27,16 @@ FLAGS = 3
 """Inputs of ``gru`` beside observation and action: reward, whether an episode ended, whether the trial begins."""
 
 
+def input_size(header: Header) -> int:
+    """Of a policy that remembers: how many numbers it reads a step."""
+    before = header.observation_size if header.transitions else 0
+    return header.observation_size + header.action_size + FLAGS + tally_size(header) + before
+
+
 def weight_shapes(header: Header) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight the header calls for, without leading dimensions."""
     if header.remembers:
-        encoder = (header.observation_size + header.action_size + FLAGS + tally_size(header), *header.encoder_sizes)
+        encoder = (input_size(header), *header.encoder_sizes)
         size = header.memory_size
         shapes = _layer_shapes("encoder.layers", encoder)
         if header.architecture == "transformer":
@@ -102,6 +108,8 @@ def forward_with_memory(
     if header.tallies:
         tallies = tallied(memory, input.observation, input.previous_action, input.reward, input.trial_end)
         x = np.concatenate([x, seen_tallies(header, tallies)], -1)
+    if header.transitions:
+        x = np.concatenate([x, np.where(first, zero, memory[PREVIOUS])], -1)
     for i in range(len(header.encoder_sizes)):
         x = np.tanh(_linear(weights, f"encoder.layers.{i}", x))
     if header.architecture == "transformer":
@@ -115,6 +123,8 @@ def forward_with_memory(
     else:
         read = (hidden, x)
     out = _layers(weights, "policy.layers", np.concatenate(read, -1), header.hidden_sizes)
+    if header.transitions:
+        kept = {**kept, PREVIOUS: observation}
     return _parameters(header, weights, out), {**kept, **tallies}
 
 

@@ -33,8 +33,7 @@ import torch
 import torch.nn.functional as F
 
 from innerloop.arrays import Discrete
-from innerloop.policy import LOG_STD_FLOOR, Header, weight_shapes
-from innerloop.policy.tallies import tally_size
+from innerloop.policy import LOG_STD_FLOOR, Header, input_size, weight_shapes
 from innerloop_server.learners import networks
 from innerloop_server.learners.distributions import Categorical, Gaussian
 from innerloop_server.learners.gru_unroll import unroll_gates
@@ -45,11 +44,6 @@ TOLD = "value.told.weight"
 """A meta-parameter: how the value reads what tells the task."""
 FLAGS = 3
 """Inputs beside observation and action: reward, ended, first."""
-
-
-def input_size(header: Header) -> int:
-    """Width of ``x``."""
-    return header.observation_size + header.action_size + FLAGS + tally_size(header)
 
 
 def value_shapes(header: Header) -> dict[str, tuple[int, ...]]:

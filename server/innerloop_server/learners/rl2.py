@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 
 from innerloop.arrays import Arrays
-from innerloop.policy import Header
+from innerloop.policy import PREVIOUS, Header
 from innerloop_server.domain import Experience, LearnerSpec
 from innerloop_server.learners import networks, recurrent, tallies
 from innerloop_server.learners.learner import Distribution, Input, Tensors
@@ -49,6 +49,7 @@ class Rl2(TrialLearner):
             adapts=True,
             encoder_sizes=s.encoder_sizes,
             memory_size=s.memory_size,
+            transitions=s.transitions,
             tallies=s.tallies,
             tally_mean=s.tally_mean if s.tallies else 0.0,
             tally_strength=s.tally_strength if s.tallies else 1.0,
@@ -78,18 +79,26 @@ class Rl2(TrialLearner):
     def begin(self, meta: Tensors, n: int, rows: int = 1) -> Tensors:
         """Empty memories."""
         memory = self._network.begin(meta[_KERNEL], n, rows)
-        return memory | tallies.begin(self.header, meta[_KERNEL], n, rows) if self.header.tallies else memory
+        if self.header.tallies:
+            memory = memory | tallies.begin(self.header, meta[_KERNEL], n, rows)
+        if self.header.transitions:
+            memory = memory | {PREVIOUS: meta[_KERNEL].new_zeros((n, rows, self.header.observation_size))}
+        return memory
 
     def act(self, meta: Tensors, state: Tensors, input: Input) -> tuple[Distribution, Tensors]:
         """Look, remember, and say what to do."""
         weights = recurrent.share(_policy_part(meta), input.observation.shape[0])
         x, first = recurrent.features(self.header, input, meta[_KERNEL].dtype)
-        counted: Tensors = {}
+        kept: Tensors = {}
+        if self.header.transitions:
+            kept[PREVIOUS] = x[..., : self.header.observation_size]
         if self.header.tallies:
             seen, counted = tallies.look(self.header, state, input)
-            x = torch.cat([x, seen], -1)
+            x, kept = torch.cat([x, seen], -1), kept | counted
+        if self.header.transitions:
+            x = torch.cat([x, state[PREVIOUS].masked_fill(first.unsqueeze(-1), 0)], -1)
         y, memory = self._network.look(weights, state, x, first)
-        return recurrent.policy(self.header, weights, y), memory | counted
+        return recurrent.policy(self.header, weights, y), memory | kept
 
     def adapt(
         self, meta: Tensors, state: Tensors, experience: Experience[torch.Tensor], rate_scale: torch.Tensor
@@ -110,6 +119,9 @@ class Rl2(TrialLearner):
         parts = [recurrent.trial_features(self.header, trials, dtype)]
         if self.header.tallies:
             parts.append(tallies.of_trials(self.header, trials, dtype))
+        if self.header.transitions:
+            seen = parts[0][..., : self.header.observation_size]
+            parts.append(torch.cat([torch.zeros_like(seen[:1]), seen[:-1]]))
         return recurrent.with_task(torch.cat(parts, -1), trials, self.task_size)
 
     def read(self, meta: Tensors, x: torch.Tensor) -> tuple[Distribution, torch.Tensor]:

@@ -47,6 +47,9 @@ class Rl2Settings(TrialPpoSettings):
     """Shrinks the policy's last layer at the start, so that it starts out indifferent."""
     initial_log_std: float = -0.5
     """Log standard deviation of raw actions at the start (Box actions)."""
+    transitions: bool = False
+    """The network also reads the observation before: where it did what it did. Without it whoever is to learn what an
+    action is worth in which state has to remember that, for one step."""
     tallies: bool = False
     """The policy counts what each action brought in each state, and reads the posterior mean reward of each action in
     the present one and ``1 / sqrt(count + 1)``. For Discrete observations and actions."""

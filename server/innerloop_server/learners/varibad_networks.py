@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from innerloop.arrays import Discrete
-from innerloop.policy import Header
+from innerloop.policy import Header, input_size
 from innerloop_server.learners import networks, perceptron, recurrent
 from innerloop_server.learners.evidence_bound import Belief
 from innerloop_server.learners.learner import Tensors
@@ -38,7 +38,7 @@ LEAST_SCALE = 0.1
 def initial(header: Header, settings: VaribadSettings, rng: np.random.Generator) -> Tensors:
     """Fresh weights of everything, float32 on the CPU: as ``recurrent.initial_weights``."""
     s, size = settings, header.memory_size
-    encoder = (recurrent.input_size(header), *s.encoder_sizes)
+    encoder = (input_size(header), *s.encoder_sizes)
     seen = header.observation_size + 2 * s.latent
     chains = {
         "encoder.layers.": perceptron.initial(encoder, rng),
