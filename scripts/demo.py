@@ -33,7 +33,7 @@ class Shown:
     """What is shown of a family."""
 
     tasks: int
-    """Unseen test tasks."""
+    """Tasks of the test split."""
     episodes_per_step: int
     remembers: bool = False
     """Its learner adapts while it plays: a step is an episode, and what was remembered shows in the next one."""

@@ -27,10 +27,11 @@ from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.plan import Plan
 from innerloop_server.learners import registry as methods
 from innerloop_server.store.codec import spec_from_json
+from innerloop_server.training.candidates import MANIFEST, META
 from innerloop_server.training.files import write_durably
 from innerloop_server.training.run import RunFolder
 
-MANIFEST, WEIGHTS, SCORES = "manifest.json", "meta.safetensors", "scores.npz"
+SCORES = "scores.npz"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Kept:
 
     def digest(self) -> str:
         """The hash of the weights as they are on disk."""
-        return hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()
+        return hashlib.sha256((self.folder / META).read_bytes()).hexdigest()
 
     def returns(self, plan: Plan) -> Array | None:
         """What these weights scored by ``plan``, [M, K + 1]; ``None``: nothing yet."""
@@ -80,7 +81,7 @@ class Kept:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SCORES).unlink(missing_ok=True)
         # The manifest last: its presence says that the weights are there.
-        for name in (WEIGHTS, MANIFEST):
+        for name in (META, MANIFEST):
             write_durably(self.folder / name, (last / name).read_bytes())
 
     def note(self, plan: Plan, returns: Array) -> None:

@@ -23,7 +23,8 @@ from innerloop_server.evaluation.plan import Plan, draw_tasks
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.store.codec import spec_from_json
 from innerloop_server.tasks.registry import load_registry
-from learners_table.kept import WEIGHTS, Kept
+from innerloop_server.training.candidates import META
+from learners_table.kept import Kept
 
 ROWS = 4_096
 """Sessions that the device holds at most."""
@@ -38,7 +39,7 @@ def score(cell: Kept, plan: Plan) -> None:
     manifest = cell.manifest()
     if manifest is None:
         raise SystemExit(f"{cell.folder} holds no weights")
-    spec, weights = spec_from_json(manifest["spec"]), cell.folder / WEIGHTS
+    spec, weights = spec_from_json(manifest["spec"]), cell.folder / META
     registry = load_registry()
     engine = LocalEngine(EngineCore(registry, torch.device("cpu"), device_rows=ROWS))
     tasks = draw_tasks(registry.get(spec.family), plan)

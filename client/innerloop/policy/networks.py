@@ -104,12 +104,13 @@ def forward_with_memory(
     zero = np.float32(0)
     before = [np.where(first, zero, part) for part in (action, input.reward[..., None].astype(np.float32), ended)]
     x = np.concatenate([observation, *before, first.astype(np.float32)], -1)
-    tallies: dict[str, Array] = {}
+    read_again: dict[str, Array] = {}
     if header.tallies:
-        tallies = tallied(memory, input.observation, input.previous_action, input.reward, input.trial_end)
-        x = np.concatenate([x, seen_tallies(header, tallies)], -1)
+        read_again = tallied(memory, input.observation, input.previous_action, input.reward, input.trial_end)
+        x = np.concatenate([x, seen_tallies(header, read_again)], -1)
     if header.transitions:
         x = np.concatenate([x, np.where(first, zero, memory[PREVIOUS])], -1)
+        read_again = {**read_again, PREVIOUS: observation}
     for i in range(len(header.encoder_sizes)):
         x = np.tanh(_linear(weights, f"encoder.layers.{i}", x))
     if header.architecture == "transformer":
@@ -123,9 +124,7 @@ def forward_with_memory(
     else:
         read = (hidden, x)
     out = _layers(weights, "policy.layers", np.concatenate(read, -1), header.hidden_sizes)
-    if header.transitions:
-        kept = {**kept, PREVIOUS: observation}
-    return _parameters(header, weights, out), {**kept, **tallies}
+    return _parameters(header, weights, out), {**kept, **read_again}
 
 
 def _gated(weights: Arrays, hidden: Array, x: Array) -> Array:

@@ -34,6 +34,7 @@ import torch.nn.functional as F
 
 from innerloop.arrays import Discrete
 from innerloop.policy import LOG_STD_FLOOR, Header, input_size, weight_shapes
+from innerloop.policy.networks import FLAGS
 from innerloop_server.learners import networks
 from innerloop_server.learners.distributions import Categorical, Gaussian
 from innerloop_server.learners.gru_unroll import unroll_gates
@@ -42,8 +43,6 @@ from innerloop_server.learners.trial_record import TrialRecord
 
 TOLD = "value.told.weight"
 """A meta-parameter: how the value reads what tells the task."""
-FLAGS = 3
-"""Inputs beside observation and action: reward, ended, first."""
 
 
 def value_shapes(header: Header) -> dict[str, tuple[int, ...]]:

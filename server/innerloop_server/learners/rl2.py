@@ -89,15 +89,15 @@ class Rl2(TrialLearner):
         """Look, remember, and say what to do."""
         weights = recurrent.share(_policy_part(meta), input.observation.shape[0])
         x, first = recurrent.features(self.header, input, meta[_KERNEL].dtype)
+        parts: list[torch.Tensor] = [x]
         kept: Tensors = {}
-        if self.header.transitions:
-            kept[PREVIOUS] = x[..., : self.header.observation_size]
         if self.header.tallies:
-            seen, counted = tallies.look(self.header, state, input)
-            x, kept = torch.cat([x, seen], -1), kept | counted
+            seen, kept = tallies.look(self.header, state, input)
+            parts.append(seen)
         if self.header.transitions:
-            x = torch.cat([x, state[PREVIOUS].masked_fill(first.unsqueeze(-1), 0)], -1)
-        y, memory = self._network.look(weights, state, x, first)
+            parts.append(state[PREVIOUS].masked_fill(first.unsqueeze(-1), 0))
+            kept = {**kept, PREVIOUS: x[..., : self.header.observation_size]}
+        y, memory = self._network.look(weights, state, torch.cat(parts, -1), first)
         return recurrent.policy(self.header, weights, y), memory | kept
 
     def adapt(

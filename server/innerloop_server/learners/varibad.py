@@ -117,9 +117,8 @@ class Varibad(TrialLearner):
         return self.header, [dict(host) for _ in range(state[HIDDEN].shape[0])]
 
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:
-        """What the policy sees at each step, and after it what the value is told of the task: [T, R, O + 2 L + P].
-
-        That is the observation and the belief, a constant.
+        """What policy and value see at each step, observation and belief, and after it what the value is told of the
+        task: [T, R, O + 2 L + P]. Constants: no gradient reaches the belief.
         """
         with torch.no_grad():
             weights = recurrent.share(meta, 1)

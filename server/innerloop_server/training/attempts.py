@@ -25,7 +25,7 @@ from innerloop_server.training.trial_student import TrialStudent
 from innerloop_server.training.varibad_student import VaribadStudent
 
 JUDGED_TASKS, JUDGED_ON_ACTORS = 2_048, 256
-"""Training tasks that attempts are compared on, a trial each."""
+"""Training tasks that attempts are compared on, a trial each; fewer where every step is an actor's."""
 _BEST, _SCORE, _OWN = "best.", "score", "student."
 _JUDGED, _FRESH = 1, 2  # what a stream of the training is for, beside updates
 
@@ -42,7 +42,7 @@ class AttemptsStudent(Student[Any]):
     family: Family
     """Where their tasks are drawn."""
     judged: int = JUDGED_TASKS
-    """How many."""
+    """How many tasks they are compared on."""
 
     @property
     def tasks_per_update(self) -> int:

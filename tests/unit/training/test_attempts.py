@@ -80,7 +80,7 @@ def test_the_best_of_the_attempts_comes_out_and_each_starts_afresh(method: str) 
     trained = states(Watched(taught.student, taught.judge, FAMILY))
     over = [ends[i] for i in (1, 3, 5)]
     scores = [judged(taught, meta) for meta in over]
-    assert len(set(scores)) > 1
+    assert len(set(scores)) == (3 if method == "rl2" else 2)
     assert same(trained[-1].meta, over[scores.index(max(scores))])
     assert scores.index(max(scores)) != 2, "choose a seed whose best attempt is not the last: else nothing is shown"
     assert float(trained[-1].memory["score"]) == max(scores)
