@@ -230,8 +230,8 @@ class Client:
             target_return: ends when a step's mean sampled return reaches it.
             seed: of all that the session draws; the server chooses one when left out (``opened.seed``).
             simulator: ``batch`` or ``actors``; empty: the family's default.
-            episodes_per_step: 0: as many as in training.
-            guard: take back steps that made the return fall; left out: from 20 episodes a step.
+            episodes_per_step: 0: as many as in training, and at least 20 where there is a guard.
+            guard: take back steps that made the return fall; left out: from 20 episodes a step, and not of ``pearl``.
             policy_in_steps: every step carries its policy.
             lease_seconds: how long the session outlives its last message; left out: 15 minutes.
             request_id: opening again with the same id comes back to the same session.

@@ -17,13 +17,17 @@ import json
 import signal
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 from learners_table import jobs, page, picture, results
-from learners_table.kept import Kept, revision
+from learners_table.kept import Kept, alike, revision
 from learners_table.plan import Cell, Table, read
 
+from innerloop_server.domain import LearnerSpec
+from innerloop_server.errors import InnerloopError
 from innerloop_server.tasks.registry import Registry, load_registry
+from innerloop_server.training.offline import INTERRUPTED
 from innerloop_server.training.run import RunFolder
 
 STEM = "results-learners"
@@ -41,13 +45,30 @@ def job(cell: Cell, table: Table, out: Path, kept: Path, registry: Registry, *, 
     training = (sys.executable, "-m", "innerloop_server.training", "train", *cell.training(out))
     if trained:
         commands: tuple[tuple[str, ...], ...] = (scoring,)
-    elif revision(run) is not None and RunFolder(run).settings().spec == cell.spec(registry):
+    elif _is_run_of(run, cell.spec(registry)) and revision(run) is not None:
         commands = (take,)
     elif train:
+        if run.exists() and not _is_run_of(run, cell.spec(registry)):
+            aside = _aside(run)
+            run.rename(aside)
+            _say(f"{cell.folder}: what {run} held has other settings, or cannot be read; it is in {aside} now")
         commands = (training, take)
     else:
         return None
     return jobs.Job(str(cell.folder), commands, out / f"{cell.folder}.log")
+
+
+def _is_run_of(run: Path, spec: LearnerSpec) -> bool:
+    """Whether a folder holds a run of this learner, finished or not."""
+    try:
+        return RunFolder(run).settings_file.exists() and alike(RunFolder(run).settings().spec, spec)
+    except InnerloopError:
+        return False
+
+
+def _aside(run: Path) -> Path:
+    """A name beside the run's that is free."""
+    return next(to for n in count(1) if not (to := run.with_name(f"{run.name}.old-{n}")).exists())
 
 
 def write(table: Table, kept: Path, docs: Path, registry: Registry) -> None:
@@ -64,7 +85,7 @@ def write(table: Table, kept: Path, docs: Path, registry: Registry) -> None:
 
 
 def main() -> int:
-    """Run what is missing, then write the page; 1 if a cell failed."""
+    """Run what is missing, then write the page; 1 if a cell failed, 130 if it was stopped."""
     parser = argparse.ArgumentParser(prog="scripts/bench learners", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small version in minutes")
     parser.add_argument("--hours", type=float, default=8.0, help="start nothing after this, and stop what runs")
@@ -88,14 +109,15 @@ def main() -> int:
     deadline = time.monotonic() + 3600 * (options.hours if train else 1.0)
     wanted = (job(cell, table, out, kept, registry, train=train) for cell in table.cells)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or its children would outlive it
-    ended: dict[str, int] = {}
     try:
         ended = jobs.run((one for one in wanted if one is not None), options.jobs, deadline, _say)
+        status = int(any(ended.values()))
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
+        status = INTERRUPTED
     write(table, kept, docs, registry)
     print((docs / f"{STEM}{'.json' if options.json else '.md'}").read_text(encoding="utf-8"))
-    return int(any(ended.values()))
+    return status
 
 
 def _say(line: str) -> None:

@@ -7,7 +7,8 @@
     scores.npz          what they scored: ``returns`` [M, K + 1] float32, ``plan`` (JSON) and ``weights_sha256``
 
 Runs with their checkpoints, logs and curves lie elsewhere and need not be kept. A cell whose settings have changed
-since it was trained counts as not trained: the table is of what ``innerloop train`` does now.
+since it was trained counts as not trained: the table is of what ``innerloop train`` does now. So does one whose
+manifest cannot be read or whose weights are not those of its manifest; scores that cannot be read are none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,33 +43,32 @@ class Kept:
     folder: Path
 
     def manifest(self) -> dict[str, Any] | None:
-        """What was trained; ``None``: nothing."""
-        file = self.folder / MANIFEST
-        return dict(json.loads(file.read_bytes())) if file.exists() else None
+        """What was trained; ``None``: nothing that can be read."""
+        try:
+            return dict(json.loads((self.folder / MANIFEST).read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def holds(self, spec: LearnerSpec) -> bool:
         """Whether it was trained with the settings that ``spec`` has, defaults filled in."""
         manifest = self.manifest()
-        if manifest is None:
+        if manifest is None or manifest["weights_sha256"] != self.digest():
             return False
-        trained = spec_from_json(manifest["spec"])
-        try:
-            return (trained.family, trained.method, _settings(trained)) == (spec.family, spec.method, _settings(spec))
-        except InvalidField:  # a setting that there is no longer
-            return False
+        return alike(spec_from_json(manifest["spec"]), spec)
 
     def digest(self) -> str:
-        """The hash of the weights as they are on disk."""
-        return hashlib.sha256((self.folder / META).read_bytes()).hexdigest()
+        """The hash of the weights as they are on disk; empty where there are none."""
+        file = self.folder / META
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else ""
 
     def returns(self, plan: Plan) -> Array | None:
         """What these weights scored by ``plan``, [M, K + 1]; ``None``: nothing yet."""
-        file = self.folder / SCORES
-        if self.manifest() is None or not file.exists():
+        try:
+            with np.load(io.BytesIO((self.folder / SCORES).read_bytes())) as stored:
+                known = (str(stored["plan"]), str(stored["weights_sha256"]))
+                return stored["returns"] if known == (_text(plan), self.digest()) else None
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
-        with np.load(file) as stored:
-            known = (str(stored["plan"]), str(stored["weights_sha256"]))
-            return stored["returns"] if known == (_text(plan), self.digest()) else None
 
     def take(self, run: Path) -> None:
         """Take over the revision of a finished run; scores of other weights go.
@@ -101,8 +102,13 @@ def revision(run: Path) -> Path | None:
     return last if (last / MANIFEST).exists() else None
 
 
-def _settings(spec: LearnerSpec) -> dict[str, Any]:
-    return dict(methods.settings_of(spec).to_json())
+def alike(one: LearnerSpec, other: LearnerSpec) -> bool:
+    """Whether two learners are the same method for the same family with the same settings, defaults filled in."""
+    try:
+        settings = [methods.settings_of(spec).to_json() for spec in (one, other)]
+    except InvalidField:  # a setting that there is no longer
+        return False
+    return (one.family, one.method, settings[0]) == (other.family, other.method, settings[1])
 
 
 def _text(plan: Plan) -> str:

@@ -55,3 +55,10 @@ def test_the_command_line(client: innerloop.Client, monkeypatch: pytest.MonkeyPa
     assert shown.exit_code == 0, shown.output
     assert "ended by budget auto" in shown.output
     assert "expected" in shown.output
+
+
+def test_a_learner_that_is_good_at_once_takes_one_step(client: innerloop.Client) -> None:
+    """Its trial is one episode, so no curve says what a second would bring."""
+    (task,) = client.sample_tasks("acrobot-dynamics")
+    steps = list(client.adapt("acrobot-dynamics-rl2", task, budget="auto"))
+    assert [(step.end_reason, step.expected_gain) for step in steps] == [("budget_auto", None)]

@@ -36,6 +36,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[innerloop.Clien
         yield client
 
 
+def test_an_inference_has_no_guard_that_nobody_asked_for(client: innerloop.Client) -> None:
+    (task,) = client.sample_tasks("point-robot-dense")
+    adaptation = client.adapt("point-robot-dense-pearl", task, steps=2)
+    assert [(step.guarded, step.episodes) for step in adaptation] == [(False, 2), (False, 1)]
+    assert not adaptation.opened.guard
+    assert client.adapt("point-robot-dense-pearl", task, steps=1, guard=True).opened.guard
+
+
 def entropy(policy: Policy) -> float:
     return float(0.5 * (np.log(2 * np.pi * np.e) + policy.begin()[BELIEF_LOG_VARIANCE]).sum())
 

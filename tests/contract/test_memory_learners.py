@@ -79,7 +79,7 @@ def test_the_command_line(client: innerloop.Client, tmp_path: Path, monkeypatch:
     shown = CliRunner().invoke(main, ["adapt", NAME, "--test-index", "2", "--steps", "2", "--save", str(save)])
     assert shown.exit_code == 0, shown.output
     assert "None" not in shown.output
-    assert "decide(input, memory=memory)" in shown.output
+    assert "act(input, memory=policy.begin())" in shown.output
     assert innerloop.load_policy(save).header.steps == 2
 
 

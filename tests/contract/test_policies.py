@@ -12,7 +12,7 @@ import pytest
 from contract_support import a_policy, array, dialled, keep, serving
 
 from innerloop._core.policies import input_to_pb
-from innerloop.arrays import Box
+from innerloop.arrays import Box, Discrete
 from innerloop.policy import Header, Input, Policy, weight_shapes
 from innerloop.v1 import policy_pb2, policy_pb2_grpc
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb
@@ -251,3 +251,46 @@ async def test_a_memory_that_does_not_fit_is_named(stub: policy_pb2_grpc.PolicyS
     requests = [policy_pb2.ActStreamRequest(policy=remembers, input=input_to_pb(steps_of(n)[0])) for n in (2, 3)]
     with pytest.raises(grpc.aio.AioRpcError, match="remembers for the 2 of the first request"):
         _ = [reply async for reply in stub.ActStream(iter(requests))]
+
+
+def a_discrete_policy(**changed: Any) -> Policy:
+    """A policy that remembers, for actions that are numbers; its memory is empty."""
+    plain = Header(Box.of(-9, 9, (2,)), Discrete(3), (), (0.0, 0.0), (1.0, 1.0), architecture="gru", memory_size=6)
+    header = replace(plain, adapts=True, **changed)
+    rng = np.random.default_rng(4)
+    return Policy(header, {k: 9 * rng.standard_normal(s, np.float32) for k, s in weight_shapes(header).items()})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("last.action", 3, r"state\.last\.action: holds integers outside"),
+        ("last.action", -1, r"state\.last\.action: holds integers outside"),
+        ("memory", 3e38, "input: gives actions that are not finite"),
+    ],
+)
+async def test_a_memory_that_no_step_left_is_named(
+    stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store, name: str, value: float, words: str
+) -> None:
+    policy = a_discrete_policy()
+    kept = f"policies/{keep(store, 'local', policy).id}"
+    memory = policy.begin() | {"last.trial_end": np.zeros(1, np.bool_)}
+    memory[name] = np.full_like(memory[name], value)
+    state = {key: array_to_pb(array) for key, array in memory.items()}
+    request = policy_pb2.ActRequest(policy=kept, input=input_to_pb(steps_of(1)[0]), state=state)
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+        await stub.Act(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_rows_whose_state_fits_no_message_are_named(
+    stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store
+) -> None:
+    large = {"memory_size": 128, "memory_layers": 2, "memory_heads": 4, "memory_span": 1_024}
+    kept = f"policies/{keep(store, 'local', a_discrete_policy(architecture='transformer', **large)).id}"
+    fits, too_many = (input_to_pb(Input(np.zeros((rows, 2), np.float32))) for rows in (1, 8))
+    assert len((await stub.Act(policy_pb2.ActRequest(policy=kept, input=fits))).state) == 10
+    with pytest.raises(grpc.aio.AioRpcError, match=r"has 8 rows.*send at most 7, or use ActStream"):
+        await stub.Act(policy_pb2.ActRequest(policy=kept, input=too_many))
+    requests = [policy_pb2.ActStreamRequest(policy=kept, input=too_many)]
+    assert len([reply async for reply in stub.ActStream(iter(requests))]) == 1

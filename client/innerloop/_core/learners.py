@@ -50,8 +50,10 @@ def learner(name: str) -> Program[Learner]:
 
 
 def resolve(name: str) -> Program[tuple[str, Learner]]:
-    """What a caller means by a learner: its name, a revision's, or a family's (then ``{family}-maml``, and where there
-    is none the only learner that the family has).
+    """What a caller means by a learner: its name, a revision's, or a family's.
+
+    A family means the learner that the server came with; where that is none, or not one, ``{family}-maml``; and where
+    there is none of that name its only learner. So training another learner does not change what a family means.
 
     Returns:
         (resource name to ask the server with: of the learner, or of the revision that was named; the learner).
@@ -59,21 +61,35 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
     Raises:
         NotFound: no such learner, and no learner of a family of that name, or several; says what there is instead.
     """
-    family = short(name)
-    usual = resource("learners", default_learner(family, DEFAULT_METHOD))
+    usual = resource("learners", default_learner(short(name), DEFAULT_METHOD))
     full = usual if name.startswith("families/") else resource("learners", name)
     try:
-        return full, (yield from _get(learner_of(full)))
+        found = yield from _get(learner_of(full))
     except NotFound as error:
-        named = learner_of(full) == full  # a revision's name is no family's
-        if named:
-            with suppress(NotFound):
-                return usual, (yield from _get(usual))
+        if learner_of(full) == full:  # a revision's name is no family's
+            meant = yield from _of_family(short(name), usual)
+            if meant is not None:
+                return meant.name, meant
         known = yield from learners("")
-        of_family = [x for x in known if named and short(x.family) == family]
-        if len(of_family) == 1:
-            return of_family[0].name, of_family[0]
         raise (yield from _nobody(full, known, error)) from None
+    if name.startswith("families/") and found.owner:
+        found = (yield from _of_family(short(name), usual)) or found
+        return found.name, found
+    return full, found
+
+
+def _of_family(family: str, usual: str) -> Program[Learner | None]:
+    """The learner that a family means; ``None``: nobody can tell."""
+    named = None
+    with suppress(NotFound):
+        named = yield from _get(usual)
+        if not named.owner:
+            return named
+    of_family = [x for x in (yield from learners("")) if short(x.family) == family]
+    shipped = [x for x in of_family if not x.owner]
+    if len(shipped) == 1:
+        return shipped[0]
+    return named or (of_family[0] if len(of_family) == 1 else None)
 
 
 def revisions(learner: str) -> Program[list[Revision]]:

@@ -33,7 +33,9 @@ from innerloop.types import Family, Step, Task
 @click.option("--episodes", type=int, help="Budget of episodes.")
 @click.option("--seconds", type=float, help="Budget of computing seconds.")
 @click.option("--target-return", type=float, help="Stop when a step's mean return reaches it.")
-@click.option("--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training]")
+@click.option(
+    "--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training; 20 for a guard]"
+)
 @click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step]")
 @click.option("--seed", type=int, help="Seed of all that the session draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
@@ -64,7 +66,7 @@ def adapt(
             if save is not None:
                 policy = adaptation.policy()
                 policy.save(save)
-                how = "act(observation)" if not policy.header.remembers else "decide(input, memory=memory)"
+                how = "act(observation)" if not policy.header.remembers else "act(input, memory=policy.begin())"
                 out.note(f"saved {save}; innerloop.load_policy({str(save)!r}).{how} runs it anywhere")
 
 

@@ -23,6 +23,7 @@ from innerloop.policy.memory import (
     acted,
     begin,
     checked,
+    fault,
     told,
 )
 from innerloop.policy.networks import LOG_STD_FLOOR, forward, forward_with_memory, input_size, weight_shapes
@@ -50,6 +51,7 @@ __all__ = [
     "begin",
     "checked",
     "draw_noise",
+    "fault",
     "forward",
     "forward_with_memory",
     "input_size",

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from innerloop.arrays import Array, Arrays
+from innerloop.arrays import Array, Arrays, Discrete
 from innerloop.policy.header import Header, PolicyFormatError
-from innerloop.policy.memory import Input, acted, begin, checked, start_of, told, where
+from innerloop.policy.memory import Input, acted, begin, checked, start_of, told, told_by, where
 from innerloop.policy.networks import forward, forward_with_memory, weight_shapes
 from innerloop.policy.sampling import draw_noise, sample, to_environment
 
@@ -123,7 +123,8 @@ class Policy:
         memory after it; the one that was passed stays as it is.
 
         Raises:
-            ValueError: the observation does not fit the policy's observation space, or the memory the policy.
+            ValueError: the observation does not fit the policy's observation space, or the memory the policy; or a
+                number of either or of the rewards is not finite.
         """
         seen = observation if isinstance(observation, Input) else Input(observation)
         value = np.asarray(seen.observation)
@@ -132,6 +133,7 @@ class Policy:
         if not single and value.shape[1:] != shape:
             raise ValueError(f"observation has shape {value.shape}; this policy takes {shape} or (N, *{shape})")
         batch = value[None] if single else value
+        _check(self.header, batch, seen.reward)
         noise = None
         if not greedy:
             noise = draw_noise(self.header.action_space, rng or np.random.default_rng(), (len(batch),))
@@ -139,7 +141,8 @@ class Policy:
         if self.header.remembers:
             if memory is None:
                 raise ValueError(
-                    "this policy remembers: pass memory=policy.begin(rows), and go on with what comes back"
+                    "this policy remembers: pass memory=policy.begin(rows), the same one at every step; act keeps it "
+                    "up to date, and decide gives the next one in .memory"
                 )
             parameters, hidden = self._recall(replace(seen, observation=batch), memory)
         else:
@@ -158,8 +161,9 @@ class Policy:
             assert seen.terminated is not None
             assert seen.truncated is not None
             assert seen.trial_end is not None
-            known = where(seen.terminated | seen.truncated | seen.trial_end, self.begin(rows), known)
-            seen = told(known, Input(input.observation))
+            ended, start = seen.terminated | seen.truncated | seen.trial_end, self.begin(rows)
+            known = where(ended, start, known)
+            seen = told_by(start, ended, seen)
         return forward_with_memory(self.header, self.weights, known, seen)
 
     def to_bytes(self) -> bytes:
@@ -198,6 +202,18 @@ class Policy:
             f"Policy({self.header.family or 'any family'}, {self.header.observation_space} -> "
             f"{self.header.action_space}, {self.header.steps} adaptation steps)"
         )
+
+
+def _check(header: Header, observation: Array, reward: Array | None) -> None:
+    """Raise where an action would come of no number, or of one that is no observation."""
+    space = header.observation_space
+    if isinstance(space, Discrete):
+        if np.any((observation < 0) | (observation >= space.n)):
+            raise ValueError(f"observation holds integers outside {space}")
+    elif not np.isfinite(observation).all():
+        raise ValueError("observation is not finite")
+    if reward is not None and not np.isfinite(reward).all():
+        raise ValueError("reward is not finite")
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from innerloop.arrays import Array, Arrays, Discrete
-from innerloop.policy.attention import empty_attention
+from innerloop.policy.attention import KEPT_STEPS, empty_attention
 from innerloop.policy.belief import BELIEF_LOG_VARIANCE, BELIEF_MEAN
 from innerloop.policy.header import Header
-from innerloop.policy.tallies import empty_tallies
+from innerloop.policy.tallies import COUNT, STATE, empty_tallies
 
 HIDDEN = "memory"
 """[R, memory_size] float32."""
@@ -89,7 +89,7 @@ def checked(header: Header, memory: Arrays, rows: int) -> dict[str, Array]:
     """The memory as it must be for this policy and so many rows.
 
     Raises:
-        ValueError: an array is missing, unknown, or has another shape or dtype.
+        ValueError: an array is missing, unknown, has another shape or dtype, or holds what no step leaves.
     """
     wanted = begin(header, rows)
     if set(memory) != set(wanted):
@@ -100,7 +100,28 @@ def checked(header: Header, memory: Arrays, rows: int) -> dict[str, Array]:
             raise ValueError(
                 f"{name} of the memory is {array.dtype}{list(array.shape)}, not {like.dtype}{list(like.shape)}"
             )
+        if wrong := fault(header, name, array):
+            raise ValueError(f"{name} of the memory {wrong}")
     return {name: np.asarray(memory[name]) for name in wanted}
+
+
+def fault(header: Header, name: str, array: Array) -> str:
+    """What is wrong with the numbers of a memory's array; empty where nothing is.
+
+    Args:
+        header: of the policy.
+        name: of the array.
+        array: of the right shape and dtype.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return "is not finite"
+    spaces = {LAST_ACTION: header.action_space, STATE: header.observation_space}
+    space = spaces.get(name)
+    if isinstance(space, Discrete) and np.any((array < 0) | (array >= space.n)):
+        return f"holds integers outside {space}"
+    if name in (COUNT, KEPT_STEPS) and np.any(array < 0):
+        return "holds negative counts"
+    return ""
 
 
 def told(memory: Arrays, input: Input) -> Input:
@@ -118,6 +139,20 @@ def told(memory: Arrays, input: Input) -> Input:
         _given(input.truncated, memory[LAST_TRUNCATED]),
         _given(input.trial_end, memory[LAST_TRIAL_END]) | memory[LAST_TRIAL_END],
     )
+
+
+def told_by(memory: Arrays, rows: Array, seen: Input) -> Input:
+    """What is seen, but in the rows [R] that say so only the observation: the rest is what the memory knows.
+
+    Args:
+        memory: of all rows.
+        rows: bool.
+        seen: of all rows, every field given.
+    """
+    known = told(memory, Input(seen.observation))
+    names = ("previous_action", "reward", "terminated", "truncated", "trial_end")
+    chosen = where(rows, {name: getattr(known, name) for name in names}, {name: getattr(seen, name) for name in names})
+    return Input(seen.observation, **chosen)
 
 
 def acted(hidden: Arrays, raw: Array) -> dict[str, Array]:

@@ -324,7 +324,8 @@ class Open(_message.Message):
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a
-    step, off below, and off for supervised learners and for those that remember, which refuse it.
+    step, off below, off for learners that infer their task (pearl), and off for supervised learners and for those that
+    remember, which refuse it.
     """
     policy_in_steps: _builtins.bool
     """Each `step` carries the portable policy file, so that the client can act by itself."""

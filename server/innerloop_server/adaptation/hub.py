@@ -32,7 +32,7 @@ from innerloop_server.adaptation.simulated import SimulatedSession
 from innerloop_server.adaptation.worth import Curve, Worth, worth
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed, Unavailable
-from innerloop_server.learners.registry import remembers
+from innerloop_server.learners.registry import get, remembers, settings_of
 from innerloop_server.settings import Settings
 from innerloop_server.store.records import NewSession, SessionRecord
 from innerloop_server.store.store import Store
@@ -236,6 +236,7 @@ class SessionHub:
         unguarded = _no_guard(spec)
         if unguarded and message.guard:
             raise InvalidField("open.guard", f"{spec.name} {unguarded}; leave it unset")
+        wanted = get(spec.method).guarded and not unguarded if message.guard is None else message.guard
         episodes = message.episodes_per_step
         if remembers(spec):
             if episodes > 1:
@@ -243,9 +244,9 @@ class SessionHub:
             episodes = 1
         elif simulated and not episodes:
             episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
-            if message.guard is not False and not unguarded:  # guarded by default, it needs enough to judge by
+            if wanted:  # it needs enough to judge by
                 episodes = max(episodes, MINIMUM_EPISODES)
-        guard = not (unguarded or 0 < episodes < MINIMUM_EPISODES) if message.guard is None else message.guard
+        guard = wanted and (message.guard is True or not 0 < episodes < MINIMUM_EPISODES)
         new = NewSession(
             owner=owner,
             learner_id=message.learner,
@@ -276,6 +277,8 @@ class SessionHub:
         _, learner, _, number = ref.name.split("/")
         revision = await asyncio.to_thread(self._store.get_revision, learner, int(number))
         curve = Curve.of(revision.manifest)
+        if curve is None and not settings_of(ref.spec).inner_steps:
+            return Worth(1, ())  # made to be good at once, and the first step is always taken
         if curve is None:
             raise PreconditionFailed(
                 f"{ref.name} has no validation curve, by which budget auto would stop; set steps, or take a revision "

@@ -45,7 +45,8 @@ class Curve:
 
     @staticmethod
     def of(manifest: Mapping[str, Any]) -> Curve | None:
-        """The curve that a revision's manifest holds; ``None`` where it holds none, or only k = 0.
+        """The curve that a revision's manifest holds; ``None`` where it holds none, only k = 0, or returns
+        that were not finite.
 
         Manifests that were written without ``gains`` have the scores' own standard errors. These hold how tasks differ
         from one another, which the same tasks' difference does not: too large an error, so such a curve errs on the
@@ -53,10 +54,11 @@ class Curve:
         """
         validation = manifest.get("validation") or {}
         scores = sorted(validation.get("scores") or (), key=lambda score: int(score["k"]))
-        if len(scores) < 2:
+        stored = validation.get("gains")
+        numbers = [score["mean"] for score in scores] + [one["gain"] for one in stored or ()]
+        if len(scores) < 2 or None in numbers:
             return None
         means = tuple(float(score["mean"]) for score in scores)
-        stored = validation.get("gains")
         if stored:
             gains = tuple(Gain(int(one["steps"]), float(one["gain"]), one["standard_error"]) for one in stored)
         else:

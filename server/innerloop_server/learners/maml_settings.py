@@ -8,7 +8,7 @@ from typing import Any
 
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.learners import setting_checks
-from innerloop_server.learners.setting_checks import require, require_widths, to_json
+from innerloop_server.learners.setting_checks import require, require_start, require_widths, to_json
 
 ORDERS = ("second", "first")
 RATES = ("fixed", "learned")
@@ -93,11 +93,12 @@ class MamlSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         require_widths(self, "hidden_sizes")
+        require_start(self)
         for name in ("inner_steps", "epochs"):
             require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update", "epochs"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("last_layer_scale", "initial_rate", "learning_rate", "clip", "kl_limit"):
+        for name in ("initial_rate", "learning_rate", "clip", "kl_limit"):
             require(getattr(self, name) > 0, name, "give a positive number")
         for name in ("rates_learning_rate", "gradient_clip", "kl_penalty"):
             require(getattr(self, name) >= 0, name, "give a number of at least 0")

@@ -9,7 +9,7 @@ from typing import Any
 from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths, to_json
+from innerloop_server.learners.setting_checks import LARGEST_BATCH, WIDEST_LAYER, read, require, require_widths, to_json
 
 MOST_EPISODES = 10_000
 LONGEST_STRETCH = 10_000
@@ -108,6 +108,10 @@ class MetaDqnSettings:
             require(getattr(self, name) >= 0, name, "give an integer of at least 0")
         stretch = self.burn_in + self.window
         require(stretch <= LONGEST_STRETCH, "window", f"with burn_in it may come to {LONGEST_STRETCH}")
+        require(self.batch * stretch <= LARGEST_BATCH, "batch", f"times a stretch it may come to {LARGEST_BATCH}")
+        require(
+            self.updates > self.warmup_updates, "updates", f"give more than the {self.warmup_updates} that only play"
+        )
         require(self.lookahead <= stretch, "lookahead", "give at most burn_in + window")
         require(self.replay * stretch <= LARGEST_REPLAY, "replay", f"times a stretch it may come to {LARGEST_REPLAY}")
         for name in ("temperature", "value_unit", "learning_rate", "final_learning_rate"):

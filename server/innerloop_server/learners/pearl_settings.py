@@ -8,7 +8,14 @@ from typing import Any
 
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
-from innerloop_server.learners.setting_checks import read, require, require_widths, to_json
+from innerloop_server.learners.setting_checks import (
+    LARGEST_BATCH,
+    read,
+    require,
+    require_start,
+    require_widths,
+    to_json,
+)
 
 MOST_LATENT = 32
 LARGEST_REPLAY = 100_000_000
@@ -98,14 +105,22 @@ class PearlSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         require_widths(self, "hidden_sizes", "critic_sizes", "encoder_sizes")
+        require_start(self)
         for name in ("latent", "episodes_per_step", "updates", "tasks_per_update", "gradient_steps", "meta_batch"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
         for name in ("measurements", "batch", "context", "replay_tasks", "replay_steps"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        require(self.latent <= MOST_LATENT, "latent", f"give an integer of at most {MOST_LATENT}")
+        for name in ("latent", "measurements"):
+            require(getattr(self, name) <= MOST_LATENT, name, f"give an integer of at most {MOST_LATENT}")
+        for name in ("batch", "context"):
+            fits = getattr(self, name) * self.meta_batch <= LARGEST_BATCH
+            require(fits, name, f"times meta_batch it may come to {LARGEST_BATCH}")
         for name in ("sampled_steps", "inner_steps"):
             require(0 <= getattr(self, name) <= 100, name, "give an integer from 0 to 100")
         require(self.warmup_updates >= 0, "warmup_updates", "give an integer of at least 0")
+        require(
+            self.updates > self.warmup_updates, "updates", f"give more than the {self.warmup_updates} that only play"
+        )
         require(self.replay_tasks >= self.tasks_per_update, "replay_tasks", "give at least tasks_per_update")
         require(
             self.replay_tasks * self.replay_steps <= LARGEST_REPLAY,

@@ -11,8 +11,9 @@ from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import setting_checks
 from innerloop_server.learners.maml_settings import MOST_REPEATS
-from innerloop_server.learners.setting_checks import require, require_widths, to_json
+from innerloop_server.learners.setting_checks import require, require_start, require_widths, to_json
 
+MOST_PARTS = 10_000
 OUTER = frozenset(
     {"lowest_log_std", "discount", "trace", "clip", "entropy", "value_weight", "value_unit", "updates"}
     | {"tasks_per_update", "epochs", "minibatches", "learning_rate", "gradient_clip"}
@@ -60,10 +61,12 @@ class PpoSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         require_widths(self, "hidden_sizes")
+        require_start(self)
+        require(self.minibatches <= MOST_PARTS, "minibatches", f"give an integer of at most {MOST_PARTS}")
         require(self.epochs <= MOST_REPEATS, "epochs", f"give an integer of at most {MOST_REPEATS}")
         for name in ("updates", "tasks_per_update", "epochs", "minibatches"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("last_layer_scale", "clip", "value_unit", "learning_rate"):
+        for name in ("clip", "value_unit", "learning_rate"):
             require(getattr(self, name) > 0, name, "give a positive number")
         for name in ("entropy", "value_weight", "gradient_clip"):
             require(getattr(self, name) >= 0, name, "give a number of at least 0")

@@ -81,6 +81,9 @@ class Method:
     """As ``Learner.adaptation`` of the class."""
     simulators: frozenset[Simulator] = frozenset(Simulator)
     """What it can be trained on."""
+    guarded: bool = True
+    """Whether sessions that do not say have a guard, where they may. An inference is no gradient step: that episodes
+    went worse after it is no reason to know less."""
     told: bool = False
     """Whether its learners are bound to the family that shows its parameters (``tasks/visible``)."""
 
@@ -106,6 +109,7 @@ METHODS: Mapping[str, Method] = {
         pearl_settings.OUTER,
         "innerloop_server.learners.pearl:Pearl",
         pearl_settings.check_fits,
+        guarded=False,
     ),
     "prototype": Method(
         PrototypeSettings.from_json,

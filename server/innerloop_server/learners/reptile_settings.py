@@ -8,7 +8,7 @@ from typing import Any
 
 from innerloop_server.learners import setting_checks
 from innerloop_server.learners.maml_settings import MOST_REPEATS
-from innerloop_server.learners.setting_checks import require, require_widths, to_json
+from innerloop_server.learners.setting_checks import require, require_start, require_widths, to_json
 
 OPTIMISERS = ("adam", "sgd")
 OUTER = frozenset({"updates", "tasks_per_update", "outer_step"})
@@ -59,11 +59,11 @@ class ReptileSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         require_widths(self, "hidden_sizes")
+        require_start(self)
         require(self.inner_steps <= MOST_REPEATS, "inner_steps", f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "updates", "tasks_per_update"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("last_layer_scale", "rate"):
-            require(getattr(self, name) > 0, name, "give a positive number")
+        require(self.rate > 0, "rate", "give a positive number")
         require(0 < self.outer_step <= 1, "outer_step", "give a positive number of at most 1")
         for name in ("discount", "inner_lambda"):
             require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")

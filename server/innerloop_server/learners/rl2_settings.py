@@ -10,12 +10,14 @@ from innerloop.arrays import Discrete
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import trial_ppo_settings
-from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_start, require_widths
 from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings, check_told
 
 MEMORIES = ("gru", "transformer")
 MOST_BLOCKS = 8
 MOST_HEADS = 64
+LARGEST_REWARD = 1e6
+"""That a tally may start from."""
 WIDEST_SPAN = 1_024
 MOST_KEPT = 2**19
 """Numbers that a transformer keeps for a row: sessions write them to disk with every step, and clients send them."""
@@ -66,6 +68,7 @@ class Rl2Settings(TrialPpoSettings):
         """
         super().__post_init__()
         require_widths(self, "encoder_sizes", "hidden_sizes")
+        require_start(self)
         require(self.memory in MEMORIES, "memory", f"give one of {', '.join(MEMORIES)}")
         require(1 <= self.memory_size <= WIDEST_LAYER, "memory_size", f"give an integer from 1 to {WIDEST_LAYER}")
         require(1 <= self.memory_layers <= MOST_BLOCKS, "memory_layers", f"give an integer from 1 to {MOST_BLOCKS}")
@@ -73,8 +76,9 @@ class Rl2Settings(TrialPpoSettings):
         require(0 <= self.memory_span <= WIDEST_SPAN, "memory_span", f"give an integer from 0 to {WIDEST_SPAN}")
         shared = self.memory == "gru" or self.memory_size % (2 * self.memory_heads) == 0
         require(shared, "memory_heads", "memory_size must be a multiple of twice memory_heads")
-        for name in ("last_layer_scale", "tally_strength"):
-            require(getattr(self, name) > 0, name, "give a positive number")
+        require(self.tally_strength > 0, "tally_strength", "give a positive number")
+        fits = abs(self.tally_mean) <= LARGEST_REWARD
+        require(fits, "tally_mean", f"give a number from {-LARGEST_REWARD:.0f} to {LARGEST_REWARD:.0f}")
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Rl2Settings:

@@ -8,7 +8,7 @@ from typing import Any
 
 from innerloop_server.learners import setting_checks
 from innerloop_server.learners.maml_settings import MOST_REPEATS
-from innerloop_server.learners.setting_checks import require, require_widths, to_json
+from innerloop_server.learners.setting_checks import require, require_start, require_widths, to_json
 
 OUTER = frozenset({"updates", "tasks_per_update"})
 """Settings that only training reads: another training of the same learner may change these and no others."""
@@ -58,11 +58,12 @@ class ScratchSettings:
             InvalidField: a value out of its range; names ``settings.<field>``.
         """
         require_widths(self, "hidden_sizes")
+        require_start(self)
         for name in ("inner_steps", "epochs"):
             require(getattr(self, name) <= MOST_REPEATS, name, f"give an integer of at most {MOST_REPEATS}")
         for name in ("inner_steps", "episodes_per_step", "epochs", "updates", "tasks_per_update"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        for name in ("last_layer_scale", "learning_rate", "clip"):
+        for name in ("learning_rate", "clip"):
             require(getattr(self, name) > 0, name, "give a positive number")
         for name in ("discount", "trace"):
             require(0 <= getattr(self, name) <= 1, name, "give a number from 0 to 1")

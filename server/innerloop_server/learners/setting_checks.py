@@ -17,6 +17,11 @@ SettingsT = TypeVar("SettingsT", bound="DataclassInstance")
 MOST_LAYERS = 4
 WIDEST_LAYER = 1_024
 """Of every network: sessions hold adaptation states by the thousand."""
+LARGEST_BATCH = 10_000_000
+"""Steps of episodes that an optimiser step may read: memory is finite."""
+WIDEST_LOG_STD = 20.0
+LARGEST_SCALE = 1_000.0
+"""Of a layer's first weights: beyond it no first update is finite."""
 
 
 def read(kind: type[SettingsT], method: str, values: Mapping[str, Any]) -> SettingsT:
@@ -49,11 +54,18 @@ def convert(name: str, value: Any, default: Any) -> Any:
         require(fits, name, "give a list of integers")
         return tuple(value)
     if isinstance(default, float):
-        require(type(value) in (int, float) and math.isfinite(value), name, "give a finite number")
+        require(type(value) in (int, float) and _is_finite(value), name, "give a finite number")
         return float(value)
     kinds = {bool: "true or false", int: "an integer", str: "a string"}
     require(type(value) is type(default), name, f"give {kinds[type(default)]}")
     return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float comes near
+        return False
 
 
 def require(holds: bool, name: str, advice: str) -> None:
@@ -74,6 +86,18 @@ def require_widths(settings: DataclassInstance, *names: str) -> None:
         widths = getattr(settings, name)
         fits = len(widths) <= MOST_LAYERS and all(0 < n <= WIDEST_LAYER for n in widths)
         require(fits, name, f"give at most {MOST_LAYERS} widths of 1 to {WIDEST_LAYER}")
+
+
+def require_start(settings: Any) -> None:
+    """Check what says how a policy starts out, of settings that do.
+
+    Raises:
+        InvalidField: names ``settings.initial_log_std`` or ``settings.last_layer_scale``.
+    """
+    log_std, scale = getattr(settings, "initial_log_std", 0.0), getattr(settings, "last_layer_scale", 1.0)
+    fits = abs(log_std) <= WIDEST_LOG_STD
+    require(fits, "initial_log_std", f"give a number from {-WIDEST_LOG_STD:.0f} to {WIDEST_LOG_STD:.0f}")
+    require(0 < scale <= LARGEST_SCALE, "last_layer_scale", f"give a positive number of at most {LARGEST_SCALE:.0f}")
 
 
 def to_json(settings: DataclassInstance) -> dict[str, Any]:

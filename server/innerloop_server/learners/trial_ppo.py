@@ -79,15 +79,18 @@ class TrialLearner(TrainableLearner):
         """Numbers of ``TrialRecord.task`` that the value is told in training; 0: it is not to know the task."""
         return self.settings.task_size if self.settings.told else 0
 
-    @property
-    def attempt_updates(self) -> int:
-        """Updates of an attempt; the last may have fewer."""
-        return -(-self.updates // self.settings.attempts)
+    def attempt(self, update: int) -> range:
+        """The updates of the attempt that ``update`` is part of. All have as many, or one more or less."""
+        s = self.settings
+        number = ((update + 1) * s.attempts - 1) // s.updates
+        return range(number * s.updates // s.attempts, (number + 1) * s.updates // s.attempts)
 
     def progress(self, update: int) -> float:
         """The share of its attempt's updates that lies behind ``update``; 1 after the last of all."""
-        whole = self.attempt_updates
-        return 1.0 if update >= self.updates else update % whole / whole
+        if update >= self.updates:
+            return 1.0
+        attempt = self.attempt(update)
+        return (update - attempt.start) / len(attempt)
 
     @abc.abstractmethod
     def inputs(self, meta: Tensors, trials: TrialRecord) -> torch.Tensor:

@@ -88,8 +88,10 @@ class TrialPpoSettings:
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
         for name in ("updates", "attempts", "tasks_per_update", "minibatches"):
             require(getattr(self, name) >= 1, name, "give an integer of at least 1")
-        require(self.attempts <= self.updates, "attempts", "give at most updates")
-        require(self.minibatches <= self.tasks_per_update, "minibatches", "give at most tasks_per_update")
+        fits = self.attempts <= self.updates
+        require(fits, "updates", f"give at least {self.attempts}, as many as attempts, or set attempts too")
+        fits = self.minibatches <= self.tasks_per_update
+        require(fits, "tasks_per_update", f"give at least {self.minibatches}, as many as minibatches, or set those too")
         require(0 <= self.task_size <= MOST_NUMBERS, "task_size", f"give an integer from 0 to {MOST_NUMBERS}")
         require(0 < self.entropy_until <= 1, "entropy_until", "give a positive number of at most 1")
         for name in ("clip", "value_unit", "learning_rate"):

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 
 from innerloop.arrays import Discrete
 from innerloop.policy import Header, input_size
+from innerloop_server.errors import InvalidField
 from innerloop_server.learners import networks, perceptron, recurrent
 from innerloop_server.learners.evidence_bound import Belief
 from innerloop_server.learners.learner import Tensors
@@ -107,6 +108,17 @@ def state_index(header: Header, observation: torch.Tensor) -> torch.Tensor:
     sides = grid(space)
     strides = [math.prod(sides[i + 1 :]) for i in range(len(sides))]
     return ((x - low).round().long() * torch.tensor(strides, device=x.device)).sum(-1)
+
+
+def check_states(header: Header, observation: torch.Tensor) -> None:
+    """Check that observations show states at all: bounds that are whole numbers do not say that what lies between is.
+
+    Raises:
+        InvalidField: one is no whole number; names ``settings.decoder``.
+    """
+    if observation.is_floating_point() and not torch.equal(observation, observation.round()):
+        name = header.family or "the family"
+        raise InvalidField("settings.decoder", f"{name} shows more than whole numbers, so no states; use transitions")
 
 
 def normalised(header: Header, observation: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

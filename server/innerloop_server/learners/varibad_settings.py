@@ -13,7 +13,7 @@ from innerloop.arrays import Discrete, Space
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import InvalidField
 from innerloop_server.learners import trial_ppo_settings
-from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_widths
+from innerloop_server.learners.setting_checks import WIDEST_LAYER, read, require, require_start, require_widths
 from innerloop_server.learners.trial_ppo_settings import TrialPpoSettings, check_told
 
 MOST_LATENT = 64
@@ -91,6 +91,7 @@ class VaribadSettings(TrialPpoSettings):
         """
         super().__post_init__()
         require_widths(self, "encoder_sizes", "decoder_sizes", "hidden_sizes")
+        require_start(self)
         for name, most in {"memory_size": WIDEST_LAYER, "latent": MOST_LATENT}.items():
             require(1 <= getattr(self, name) <= most, name, f"give an integer from 1 to {most}")
         for name in ("belief_batch", "belief_terms", "decoded_steps"):
@@ -98,8 +99,7 @@ class VaribadSettings(TrialPpoSettings):
         require(self.belief_steps >= 0, "belief_steps", "give an integer of at least 0")
         require(self.buffer_trials >= self.tasks_per_update, "buffer_trials", "give at least tasks_per_update")
         require(self.decoder in DECODERS, "decoder", f"give one of {', '.join(DECODERS)}")
-        for name in ("last_layer_scale", "belief_learning_rate"):
-            require(getattr(self, name) > 0, name, "give a positive number")
+        require(self.belief_learning_rate > 0, "belief_learning_rate", "give a positive number")
         for name in ("kl_weight", "belief_gradient_clip"):
             require(getattr(self, name) >= 0, name, "give a number of at least 0")
         require(0 <= self.statistics_rate <= 1, "statistics_rate", "give a number from 0 to 1")
@@ -135,7 +135,8 @@ def check_fits(spec: LearnerSpec) -> None:
             f"{spec.family} does not show which of finitely many states it is in; use transitions",
         )
     most = LARGEST_BUFFER // (spec.horizon * settings.episodes_per_trial)
-    require(settings.buffer_trials <= most, "buffer_trials", f"give at most {most}: trials are long")
+    for name in ("buffer_trials", "belief_batch"):
+        require(getattr(settings, name) <= most, name, f"give at most {most}: trials are long")
 
 
 def states(space: Space) -> int:

@@ -36,6 +36,12 @@ _INLINE_MULTIPLICATIONS = 1_000_000
 """A batch of more than this (about a millisecond) is acted for on a thread, so that the event loop goes on."""
 
 
+_ROW_BYTES = 16
+"""At most, of what is answered for one number of a row's action: the action, the raw one, its log-probability."""
+_ANSWER_BYTES = 64 * 1024
+"""More than an answer's names, shapes and metadata take."""
+
+
 class Policies(Protocol):
     """What this service needs of the store. Every method blocks on the disk."""
 
@@ -87,6 +93,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         """Act for one batch."""
         policy = await self._load(request.policy)
         seen = self._seen(policy, request.input)
+        self._check_answer(policy, len(seen.observation))
         memory = memory_from_pb(request.state, policy, len(seen.observation))
         rng = _random(request.seed if request.HasField("seed") else None)
         action = await _act(policy, seen, memory, request.greedy, rng)
@@ -138,6 +145,17 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
                 f"policies/{record.id} cannot be read: {error}", reason="POLICY_DAMAGED", facts={"policy": record.id}
             ) from error
 
+    def _check_answer(self, policy: Policy, rows: int) -> None:
+        """Raise before anything is computed where the answer of ``Act``, state included, would be no message."""
+        size = sum(array.nbytes for array in policy.begin().values()) + _ROW_BYTES * (1 + policy.header.action_size)
+        most = max(1, (self._limits.message_bytes - _ANSWER_BYTES) // size)
+        if rows > most:
+            raise InvalidField(
+                "input.observations",
+                f"has {rows} rows, and an answer holds the state of {most} of this policy; send at most {most}, or use "
+                "ActStream, which keeps the state here",
+            )
+
     def _seen(self, policy: Policy, message: policy_pb2.PolicyInput) -> Input:
         return input_from_pb(message, policy.header, "input", self._limits.rows_per_message)
 
@@ -146,7 +164,11 @@ async def _act(policy: Policy, seen: Input, memory: Arrays, greedy: bool, rng: n
     def act() -> Action:
         return policy.decide(seen, memory=memory, greedy=greedy, rng=rng)
 
-    return await asyncio.to_thread(act) if _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS else act()
+    long = _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS
+    action = await asyncio.to_thread(act) if long else act()
+    if not np.isfinite(action.log_prob).all():
+        raise InvalidField("input", "gives actions that are not finite; send smaller observations, rewards or state")
+    return action
 
 
 def _output(action: Action) -> policy_pb2.PolicyOutput:

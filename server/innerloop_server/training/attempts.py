@@ -85,7 +85,7 @@ class AttemptsStudent(Student[Any]):
         """
         learner = self.student.learner
         done, last = update + 1, update + 1 == learner.updates
-        if done % learner.attempt_updates and not last:
+        if done < learner.attempt(update).stop:
             return memory, meta, adam, 0
         memory = _of_best(memory)  # the attempt is over, and with it what it remembers
         trials = self.judge(meta, self._judged(seed), derive(seed, Purpose.TRAINING, 0, _JUDGED))

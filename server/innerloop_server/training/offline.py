@@ -34,7 +34,7 @@ from innerloop_server.training import candidates
 from innerloop_server.training.messages import Message, Updated
 from innerloop_server.training.metrics import MetricsReader, UpdateMetrics
 from innerloop_server.training.promotion import Validation, validator
-from innerloop_server.training.requests import TrainingRequest, plan
+from innerloop_server.training.requests import TrainingRequest, check_attempts, plan
 from innerloop_server.training.run import RunFolder, RunSettings
 from innerloop_server.training.trainer import train
 
@@ -116,6 +116,7 @@ def _settings(options: argparse.Namespace, registry: Registry) -> RunSettings:
     settings = replace(plan(request, registry.get(request.bound_to)), device=options.device, actors=options.actors)
     if options.initial is None:
         return settings
+    check_attempts(settings.spec, settings.generator, continued=True)
     return replace(settings, continue_from=str(options.initial), command=f"{settings.command} --from {options.initial}")
 
 

@@ -63,27 +63,35 @@ class PpoStudent(Student[Experience[torch.Tensor]]):
     ) -> tuple[Tensors, AdamState, dict[str, float]]:
         """``epochs`` passes in ``minibatches`` parts over the steps of the tasks to learn from."""
         if not any(learn):
-            return meta, adam, {"learned_steps": 0.0}
+            return meta, adam, {"loss": 0.0, "gradient_norm": 0.0, "learned_steps": 0.0}
         kept = torch.tensor(learn).repeat_interleave(self.episodes_per_task)
         fields = vars(played.episodes)
         steps = self.learner.prepare(meta, Experience(**{name: value[:, kept] for name, value in fields.items()}))
         rng = stream(seed, Purpose.TRAINING, update)
         s = self.learner.settings
         rate = s.learning_rate * (max(0.0, 1 - update / s.updates) if self.anneal else 1.0)
-        meta, adam = improve(self.learner, meta, adam, steps, rng, rate)
-        return meta, adam, {"learned_steps": float(len(steps))}
+        meta, adam, metrics = improve(self.learner, meta, adam, steps, rng, rate)
+        return meta, adam, {**metrics, "learned_steps": float(len(steps))}
 
 
 def improve(
     learner: Ppo, meta: Tensors, adam: AdamState, steps: Steps, rng: np.random.Generator, rate: float
-) -> tuple[Tensors, AdamState]:
-    """The optimiser steps of one PPO update: every epoch is a fresh permutation of the steps in so many parts."""
+) -> tuple[Tensors, AdamState, dict[str, float]]:
+    """The optimiser steps of one PPO update: every epoch is a fresh permutation of the steps in so many parts.
+
+    Returns:
+        (weights, adam, metrics): ``loss`` and ``gradient_norm`` of the first part.
+    """
     s = learner.settings
+    metrics: dict[str, float] = {}
     for _ in range(s.epochs):
         for rows in torch.from_numpy(rng.permutation(len(steps))).tensor_split(s.minibatches):
+            if not len(rows):
+                continue
             leaves = optimiser.leaves(meta)
             loss = learner.loss(leaves, steps.take(rows))
-            meta, adam, _ = optimiser.descend(loss, leaves, adam, rate, s.gradient_clip)
+            meta, adam, norm = optimiser.descend(loss, leaves, adam, rate, s.gradient_clip)
+            metrics = metrics or {"loss": float(loss.detach()), "gradient_norm": norm}
             if LOG_STD in meta:
                 meta = {**meta, LOG_STD: meta[LOG_STD].clamp(min=s.lowest_log_std)}
-    return meta, adam
+    return meta, adam, metrics

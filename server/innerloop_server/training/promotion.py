@@ -45,7 +45,7 @@ class Validation:
         return {
             "protocol": dict(self.protocol),
             "scores": [_plain(asdict(score)) for score in self.scores],
-            "gains": [asdict(gain) for gain in self.gains],
+            "gains": [_plain(asdict(gain)) for gain in self.gains],
         }
 
 

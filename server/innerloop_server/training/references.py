@@ -102,7 +102,7 @@ def train(
         steps = learner.prepare(meta, experience)
         rng = stream(seed, Purpose.TRAINING, update, 1)
         rate = s.learning_rate * (1 - update / s.updates)
-        meta, adam = improve(learner, meta, adam, steps, rng, rate)
+        meta, adam, _ = improve(learner, meta, adam, steps, rng, rate)
         if on_update is not None:
             on_update(update + 1, curve[-1])
     return Trained(meta, environment_steps, time.perf_counter() - wall, time.process_time() - cpu, tuple(curve))

@@ -48,10 +48,12 @@ class ReptileStudent(Student[Tensors]):
         update: int,
         seed: int,
     ) -> tuple[Tensors, AdamState, dict[str, float]]:
-        """Part of the way to the mean of the adapted weights; nothing is drawn."""
+        """Part of the way to the mean of the adapted weights; nothing is drawn. The whole way there is what stands for
+        a gradient (Nichol et al. 2018, https://arxiv.org/abs/1803.02999, section 3).
+        """
         del seed
         if not any(learn):
-            return meta, adam, {"moved": 0.0}
+            return meta, adam, {"gradient_norm": 0.0, "moved": 0.0}
         after = self.learner.outer_update(meta, played.episodes, learn, update)
         moved = math.sqrt(math.fsum(float(((after[name] - value) ** 2).sum()) for name, value in meta.items()))
-        return after, adam, {"moved": moved}
+        return after, adam, {"gradient_norm": moved / self.learner.outer_step(update), "moved": moved}

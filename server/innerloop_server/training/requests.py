@@ -14,7 +14,7 @@ from innerloop_server.learners import registry as methods
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.sampling import parameter_bytes
 from innerloop_server.tasks.visible import shown_name
-from innerloop_server.training import generators
+from innerloop_server.training import generators, task_numbers
 from innerloop_server.training.run import RunSettings, Schedule
 from innerloop_server.training.specs import learner_id, spec_for
 
@@ -106,7 +106,8 @@ def plan(request: TrainingRequest, family: Family, *bases: LearnerSpec) -> RunSe
     simulator = _simulator(request.simulator, family, request.method)
     generator = request.generator or generators.UNIFORM
     generators.build(generator, family, request.seed)  # says what is wrong with it
-    _check_attempts(spec, generator, continued=request.continue_from is not None)
+    check_attempts(spec, generator, continued=request.continue_from is not None)
+    _check_told(spec, family)
     run = RunSettings(spec, request.seed, simulator, generator, schedule)
     if request.continue_from is not None:
         learner, number = request.continue_from
@@ -145,13 +146,33 @@ def _check_same_adaptation(spec: LearnerSpec, base: LearnerSpec) -> None:
         )
 
 
-def _check_attempts(spec: LearnerSpec, generator: str, *, continued: bool) -> None:
+def check_attempts(spec: LearnerSpec, generator: str, *, continued: bool) -> None:
+    """Check that attempts, where there are to be several, can start from fresh weights and be compared.
+
+    Args:
+        spec: of the learner.
+        generator: of the tasks.
+        continued: the training starts from weights that there are.
+
+    Raises:
+        InvalidField: they cannot; names ``settings.attempts``.
+    """
     if spec.settings.get("attempts", 1) == 1:
         return
     if continued:
         raise InvalidField("settings.attempts", "attempts start from fresh weights; give 1 to continue from a revision")
     if generator == generators.PAIRED:
         raise InvalidField("settings.attempts", "paired trains one learner against another; give 1")
+
+
+def _check_told(spec: LearnerSpec, family: Family) -> None:
+    if not spec.settings.get("told"):
+        return
+    told, size = spec.settings["task_size"], task_numbers.size(family)
+    if told != size:
+        raise InvalidField(
+            "settings.task_size", f"is {told}; a task of {family.name} takes {size} numbers to tell: leave it out"
+        )
 
 
 def _check_size(settings: methods.MethodSettings, family: Family) -> None:

@@ -62,7 +62,7 @@ ORPHANED = 3
 
 
 class Diverged(InnerloopError):
-    """A metric is no longer finite."""
+    """A metric or a weight is no longer finite."""
 
     reason = "TRAINING_DIVERGED"
 
@@ -83,7 +83,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
 
     Raises:
         PreconditionFailed: another trainer holds the folder, or the family lacks an extra.
-        Diverged: a metric is not finite.
+        Diverged: a metric or a weight is not finite.
         DataLoss: settings, log and checkpoints do not go together.
         OSError: the disk is full or failing.
     """
@@ -116,6 +116,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
                 state, values = paired.update(student, generator, state, settings.seed)
             else:
                 state, values = outer_loop.teach(student, generator, state, settings.seed)
+            _check_weights(state)
             metrics = UpdateMetrics(state.update, {**_finite(values, state.update), **clock.read()})
             log.append(metrics)
             faults.point("training.logged")
@@ -200,6 +201,20 @@ def _finite(values: Mapping[str, float], update: int) -> Mapping[str, float]:
                 f"update {update}: {name} is {value}; start again with a lower learning_rate, or with gradient_clip"
             )
     return values
+
+
+def _check_weights(state: TrainState) -> None:
+    """Look at what the update left, as metrics are of what it found: no revision or checkpoint is made of nonsense.
+
+    Raises:
+        Diverged: a weight is not finite.
+    """
+    sound = torch.stack([weight.isfinite().all() for weight in state.meta.values()])
+    if not bool(sound.all()):
+        name = next(name for name, one in zip(state.meta, sound.tolist(), strict=True) if not one)
+        raise Diverged(
+            f"update {state.update}: {name} is not finite; start again with lower learning rates, or with gradient_clip"
+        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from innerloop_server.domain import Task
 from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.trial_record import TrialRecord
 from innerloop_server.learners.varibad import Draws, Varibad, of_belief, of_policy
+from innerloop_server.learners.varibad_networks import check_states
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.training import optimiser, trial_buffer
 from innerloop_server.training.optimiser import AdamState
@@ -64,9 +65,15 @@ class VaribadStudent(Student[Record]):
     def remember(
         self, memory: Tensors, played: Played[Record], learn: Sequence[bool], update: int, seed: int
     ) -> tuple[Tensors, Played[Record]]:
-        """The buffer with the trials to learn from."""
+        """The buffer with the trials to learn from.
+
+        Raises:
+            InvalidField: the decoder explains states, and observations are none; names ``settings.decoder``.
+        """
         del update, seed
         fresh, s = played.episodes.fresh, self.learner.settings
+        if s.decoder != "transitions":
+            check_states(self.learner.header, fresh.outcomes)
         longest = self.learner.spec.horizon * s.episodes_per_trial
         after = memory or trial_buffer.empty(s.buffer_trials, longest, fresh)
         if any(learn):

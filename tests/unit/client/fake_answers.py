@@ -18,6 +18,8 @@ FAMILIES: Mapping[str, tuple[Space, Space]] = {
     SUPERVISED: (Box.of(-np.inf, np.inf, (4,)), Discrete(2)),
     "families/navigation-2d": (Box.of(-np.inf, np.inf, (2,)), Box.of(-0.1, 0.1, (2,))),
 }
+OWNERS: dict[str, str] = {}
+"""Of learners that the server did not come with."""
 LEARNERS = {f"learners/{name.removeprefix('families/')}-maml": name for name in FAMILIES}
 
 
@@ -80,6 +82,7 @@ def learner_message(name: str) -> learner_pb2.Learner:
         episodes_per_step=4,
         champion=f"{name}/revisions/1",
         revisions=2,
+        owner=OWNERS.get(name, ""),
     )
 
 

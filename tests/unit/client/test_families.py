@@ -99,6 +99,19 @@ def test_a_family_means_its_only_learner_where_the_usual_one_is_missing(client, 
         client.learner("navigation-2d")
 
 
+def test_a_family_goes_on_meaning_the_learner_that_ships(client, server, monkeypatch):
+    monkeypatch.setitem(fake_answers.LEARNERS, "learners/navigation-2d-rl2", "families/navigation-2d")
+    for mine in ("learners/navigation-2d-maml", "learners/wanderer"):
+        monkeypatch.setitem(fake_answers.LEARNERS, mine, "families/navigation-2d")
+        monkeypatch.setitem(fake_answers.OWNERS, mine, "local")
+    for name in ("navigation-2d", "families/navigation-2d"):
+        assert client.learner(name).name == "learners/navigation-2d-rl2"
+    assert client.learner("navigation-2d-maml").name == "learners/navigation-2d-maml"
+    monkeypatch.setitem(fake_answers.OWNERS, "learners/navigation-2d-rl2", "local")
+    for name in ("navigation-2d", "families/navigation-2d"):
+        assert client.learner(name).name == "learners/navigation-2d-maml"
+
+
 def test_every_field_of_a_family_is_read():
     message = task_pb2.Family(
         name="families/f",

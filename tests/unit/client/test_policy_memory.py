@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +94,54 @@ def test_frozen_comes_back_to_where_it_started_when_an_episode_ends() -> None:
     memory = going_on.begin()
     assert going_on.act(np.array([1.0]), memory=memory, greedy=True) == first
     assert going_on.act(ended, memory=memory, greedy=True) != first
+
+
+def test_frozen_sees_what_an_episode_brings_while_it_lasts() -> None:
+    p = tiny(adapts=False)
+    memory = p.begin(2)
+    p.act(np.array([[1.0], [1.0]]), memory=memory, greedy=True)
+    m = 0.5 * math.tanh(-1.0)
+    seen = Input(np.array([[1.0], [1.0]]), reward=np.array([3.0, 3.0]), terminated=np.array([False, True]))
+    goes_on, starts_over = p.act(seen, memory=memory, greedy=True)[:, 0]
+    assert goes_on == pytest.approx(0.5 * (m + math.tanh(3.0 - 1.0)))
+    assert starts_over == pytest.approx(m)
+
+
+def test_numbers_that_no_action_can_come_of_are_refused() -> None:
+    p = tiny()
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="observation is not finite"):
+            p.act(np.array([wrong]), memory=p.begin(), greedy=True)
+        with pytest.raises(ValueError, match="reward is not finite"):
+            p.act(Input(np.array([1.0]), reward=np.array(wrong)), memory=p.begin(), greedy=True)
+        with pytest.raises(ValueError, match=r"last\.reward of the memory is not finite"):
+            p.act(np.array([1.0]), memory=p.begin() | {"last.reward": np.full(1, wrong, np.float32)}, greedy=True)
+    for wrong in (-1, 4):
+        with pytest.raises(ValueError, match="observation holds integers outside"):
+            random().act(np.array(wrong), memory=random().begin(), greedy=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("last.action", -1),
+        ("last.action", 3),
+        ("tally.state", -1),
+        ("tally.state", 4),
+        ("tally.count", -1),
+        ("memory.steps", -1),
+        ("memory.0.keys", np.inf),
+    ],
+)
+def test_memories_that_no_step_leaves_are_refused(name: str, wrong: float) -> None:
+    header = Header(Discrete(4), Discrete(3), (5,), (), (), architecture="gru", memory_size=8, tallies=True)
+    if name.startswith("memory."):
+        header = replace(header, architecture="transformer", memory_heads=2, memory_layers=1, memory_span=5)
+    p = random(header)
+    memory = p.begin()
+    memory[name] = np.full_like(memory[name], wrong)
+    with pytest.raises(ValueError, match=f"{re.escape(name)} of the memory"):
+        p.act(np.array(1), memory=memory, greedy=True)
 
 
 def test_what_an_input_leaves_out_the_memory_knows() -> None:

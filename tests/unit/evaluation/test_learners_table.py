@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -155,6 +156,7 @@ def finished(out: Path, table: Table, weights: bytes) -> Cell:
     (last / "meta.safetensors").write_bytes(weights)
     manifest = dict.fromkeys(results.OF_TRAINING, 0) | {
         "spec": spec_to_json(settings.spec),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "command": "scripts/train x",
     }
     (last / "manifest.json").write_text(json.dumps(manifest))
@@ -183,11 +185,23 @@ def test_what_is_kept_is_neither_trained_nor_scored_again(tmp_path: Path) -> Non
     # It needs no run any more.
     shutil.rmtree(out)
     assert left() == []
-    # Another plan, or other weights: scored again, and shown nowhere until then.
+    # Another plan: scored again, and shown nowhere until then.
     assert one.returns(replace(scored_on, seed=scored_on.seed + 1)) is None
-    (one.folder / "meta.safetensors").write_bytes(b"others")
-    assert one.returns(scored_on) is None
+    # Scores that cannot be read are none.
+    scores = (one.folder / "scores.npz").read_bytes()
+    (one.folder / "scores.npz").write_bytes(scores[:40])
     assert [words[2] for words in left()] == ["learners_table.scoring"]
+    (one.folder / "scores.npz").write_bytes(scores)
+    assert left() == []
+    # Other weights than those of its manifest, or a manifest that cannot be read: trained again.
+    (one.folder / "meta.safetensors").write_bytes(b"others")
+    assert left(train=False) == []
+    assert results.read(table, cell, kept, REGISTRY) is None
+    assert [words[2] for words in left()] == ["innerloop_server.training", "learners_table.scoring"]
+    (one.folder / "meta.safetensors").write_bytes(b"weights")
+    assert left() == []
+    (one.folder / "manifest.json").write_text("{")
+    assert [words[2] for words in left()] == ["innerloop_server.training", "learners_table.scoring"]
 
 
 def test_a_cell_whose_settings_have_changed_is_trained_again(tmp_path: Path) -> None:
@@ -197,10 +211,18 @@ def test_a_cell_whose_settings_have_changed_is_trained_again(tmp_path: Path) -> 
     one.take(out / cell.folder)
     one.note(table.plan(cell, REGISTRY), np.array([[1.0, 2.0]]))
     other = replace(cell, entry=replace(cell.entry, settings={"clip": 0.1}))
-    job = command_line.job(other, table, out, kept, REGISTRY, train=True)
-    assert job is not None
-    assert [words[2] for words in job.commands] == ["innerloop_server.training", "learners_table.scoring"]
     assert command_line.job(other, table, out, kept, REGISTRY, train=False) is None
+    for aside in ("old-1", "old-2"):  # what the folder holds would stand in its way, and is not thrown away
+        job = command_line.job(other, table, out, kept, REGISTRY, train=True)
+        assert job is not None
+        assert [words[2] for words in job.commands] == ["innerloop_server.training", "learners_table.scoring"]
+        assert not (out / cell.folder).exists()
+        assert (out / f"{cell.folder}.{aside}" / "settings.json").exists()
+        finished(out, table, b"weights")
+    (out / cell.folder / "settings.json").write_text("{")
+    assert command_line.job(cell, table, out, tmp_path / "nothing", REGISTRY, train=False) is None
+    assert command_line.job(cell, table, out, tmp_path / "nothing", REGISTRY, train=True) is not None
+    assert not (out / cell.folder).exists()
     assert results.read(table, other, kept, REGISTRY) is None
     # One that was trained with a setting that there is no longer.
     manifest = one.manifest()

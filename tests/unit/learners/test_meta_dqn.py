@@ -235,7 +235,15 @@ def test_settings_are_checked() -> None:
     assert MetaDqnSettings(episodes_per_trial=4).inner_steps == 3
     assert MetaDqnSettings().to_json().keys() >= OUTER
     wrong = {"memory": 3, "memory_size": 0, "discount": 1.5, "encoder_sizes": [0], "temperature": 0, "lookahead": 0}
-    wrong |= {"burn_in": -1, "replay": 10**7, "window": 10**5, "exploration": 1.1, "target_rate": -0.1}
+    wrong |= {
+        "batch": 10**6,
+        "updates": 2,
+        "burn_in": -1,
+        "replay": 10**7,
+        "window": 10**5,
+        "exploration": 1.1,
+        "target_rate": -0.1,
+    }
     for name, value in wrong.items():
         with pytest.raises(InvalidField) as raised:
             MetaDqnSettings.from_json({name: value})

@@ -282,7 +282,8 @@ def test_settings_are_checked() -> None:
     with pytest.raises(InvalidField, match="multiple of twice memory_heads"):
         Rl2Settings(memory="transformer", memory_size=4)
     assert Rl2Settings().to_json().keys() >= OUTER
-    wrong = {"memory": 3, "memory_size": 0, "discount": 1.5, "encoder_sizes": [0], "entropy": -1, "minibatches": 513}
+    wrong = {"memory": 3, "memory_size": 0, "discount": 1.5, "encoder_sizes": [0], "entropy": -1, "tasks_per_update": 3}
+    wrong |= {"initial_log_std": 88, "last_layer_scale": 1e300}
     for name, value in wrong.items():
         with pytest.raises(InvalidField) as raised:
             Rl2Settings.from_json({name: value})

@@ -54,6 +54,9 @@ def test_json_writes_whole_floats_as_integers() -> None:
         ("adapt", "body", "all, head"),
         ("outer", "sac", "ppo, promp, trpo"),
         ("kl_limit", 0.0, "positive"),
+        ("initial_log_std", 21, "from -20 to 20"),
+        ("last_layer_scale", 0, "positive number of at most 1000"),
+        ("learning_rate", 10**400, "finite"),
         ("kl_penalty", -1.0, "at least 0"),
     ],
 )

@@ -360,14 +360,22 @@ def test_settings_are_checked(make_spec: MakeSpec) -> None:
     assert VaribadSettings.from_json(VaribadSettings().to_json()) == VaribadSettings()
     assert VaribadSettings(episodes_per_trial=4).inner_steps == 3
     assert VaribadSettings().to_json().keys() >= OUTER
-    wrong = {"latent": 0, "memory_size": 0, "discount": 1.5, "encoder_sizes": [0], "kl_weight": -1, "minibatches": 513}
+    wrong = {
+        "latent": 0,
+        "memory_size": 0,
+        "discount": 1.5,
+        "encoder_sizes": [0],
+        "kl_weight": -1,
+        "tasks_per_update": 3,
+    }
     for name, value in (wrong | {"decoder": "rewards", "belief_steps": -1, "buffer_trials": 511}).items():
         with pytest.raises(InvalidField) as raised:
             VaribadSettings.from_json({name: value})
         assert raised.value.field == f"settings.{name}"
     with pytest.raises(InvalidField, match="does not show which of finitely many states"):
         learner(make_spec, Box.of(-9.5, 9, (2,)), decoder="states")
-    with pytest.raises(InvalidField, match="give at most 5000000: trials are long"):
-        learner(make_spec, buffer_trials=5_000_001)
+    for name in ("buffer_trials", "belief_batch"):
+        with pytest.raises(InvalidField, match=f"{name}: give at most 5000000: trials are long"):
+            learner(make_spec, **{name: 5_000_001})
     with pytest.raises(InvalidField, match="gives the right answers"):
         Varibad(dataclasses.replace(learner(make_spec).spec, supervision=Supervision.CLASSIFICATION))

@@ -94,6 +94,16 @@ def test_the_best_of_the_attempts_comes_out_and_each_starts_afresh(method: str) 
     assert trained[-1].environment_steps == 4 * (6 * 16 + 3 * attempts.JUDGED_TASKS)
 
 
+@pytest.mark.parametrize(("updates", "attempts", "ends"), [(6, 3, [2, 4, 6]), (5, 4, [1, 2, 3, 5]), (7, 3, [2, 4, 7])])
+def test_updates_are_divided_as_evenly_as_they_go(updates: int, attempts: int, ends: list[int]) -> None:
+    learner = student("rl2", updates=updates, attempts=attempts).student.learner
+    found = [learner.attempt(update) for update in range(updates)]
+    assert sorted({attempt.stop for attempt in found}) == ends
+    assert all(update in attempt for update, attempt in enumerate(found))
+    assert [learner.progress(attempt.start) for attempt in found] == [0.0] * updates
+    assert learner.progress(updates) == 1.0
+
+
 @each_method
 def test_the_first_attempt_is_a_training_by_itself(method: str) -> None:
     taught, alone = student(method), student(method, updates=2, attempts=1)

@@ -73,6 +73,11 @@ def test_a_run_is_finished_scored_and_gone_on_with(
         (["nowhere"], "families/nowhere does not exist"),
         (["navigation-2d", "--set", "nonsense=1"], "settings.nonsense: unknown"),
         (["navigation-2d", "--from", "missing.safetensors"], "missing.safetensors cannot be read"),
+        (
+            ["gridnavi", "--method", "rl2", "--updates", "2", "--set", "attempts=2", "--from", __file__],
+            "settings.attempts: attempts start from fresh weights",
+        ),
+        (["gridnavi", "--method", "rl2", "--set", f"entropy=1{'0' * 400}"], "settings.entropy: give a finite number"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

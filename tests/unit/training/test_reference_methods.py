@@ -67,6 +67,17 @@ def test_a_run_goes_on_to_the_bit_after_a_stop(tmp_path: Path, method: str) -> N
     assert newest_checkpoint(halved) == newest_checkpoint(whole)
 
 
+@pytest.mark.parametrize("method", ["multitask", "reptile"])
+def test_an_update_says_how_long_its_gradient_was(tmp_path: Path, method: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    small = {name: value for name, value in SMALL.items() if name != "hidden_sizes"}
+    folder.create(plan(TrainingRequest("gridnavi", method, settings=small), REGISTRY.get("gridnavi")))
+    train(folder, lambda _: None, lambda: False)
+    norms = [values["gradient_norm"] for _, values in logged(folder)]
+    assert len(norms) == 4
+    assert all(norm > 0 for norm in norms)
+
+
 def test_scratch_is_not_changed_by_training(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "scratch")
     state = train(folder, lambda _: None, lambda: False)

@@ -90,7 +90,15 @@ def test_the_trial_is_the_familys() -> None:
 
 @pytest.mark.parametrize(
     ("family", "settings", "field"),
-    [("sinusoid", {}, "method"), ("tabular-mdp.states-50", {"told": True}, "settings.told")],
+    [
+        ("sinusoid", {}, "method"),
+        ("tabular-mdp.states-50", {"told": True}, "settings.told"),
+        ("tabular-mdp.states-50", {"told": True, "task_size": 3}, "settings.task_size"),
+        ("bernoulli-bandit", {"told": True, "task_size": 7}, "settings.task_size"),
+        ("gridnavi", {"updates": 1, "attempts": 2}, "settings.updates"),
+        ("gridnavi", {"tasks_per_update": 1}, "settings.tasks_per_update"),
+        ("gridnavi", {"tally_mean": 1e300}, "settings.tally_mean"),
+    ],
 )
 def test_what_it_cannot_be_trained_on_is_said_before(family: str, settings: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidField) as refused:

@@ -185,6 +185,17 @@ def test_divergence_stops_the_run_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(logged(folder)) == 1
 
 
+def test_weights_that_are_not_finite_become_no_checkpoint_and_no_revision(tmp_path: Path) -> None:
+    """Metrics are of what the update found: the last one's tell nothing of what it left."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_settings(updates=1, learning_rate=1e300))
+    with pytest.raises(Diverged, match=r"update 1: .* is not finite; start again with lower learning rates"):
+        run_to_end(folder)
+    assert logged(folder) == []
+    assert not list(folder.revisions.iterdir())
+    assert not list(folder.checkpoints.iterdir())
+
+
 def test_two_trainers_never_share_a_folder(tmp_path: Path) -> None:
     folder = tiny_run(tmp_path / "run")
     with (

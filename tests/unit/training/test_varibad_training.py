@@ -56,6 +56,14 @@ def student(family: str = "gridnavi", **settings: object) -> VaribadStudent:
     return VaribadStudent(learner, trial_collect.batch_collector(found, learner, CPU), tell)
 
 
+def test_positions_between_whole_numbers_are_no_states() -> None:
+    """The bounds of ``navigation-2d`` are whole numbers; that does not make it a grid."""
+    taught = student("navigation-2d", decoder="goal", task_size=2)
+    generator = UniformGenerator(load_registry().get("navigation-2d"), 0)
+    with pytest.raises(InvalidField, match=r"settings\.decoder: navigation-2d shows more than whole numbers"):
+        outer_loop.teach(taught, generator, outer_loop.start(taught, generator, 0), 0)
+
+
 def tasks_of(family: str, n: int) -> list[Task]:
     found = load_registry().get(family)
     return [sample_task(found, 0, Split.TRAIN, i) for i in range(n)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from innerloop.arrays import Array, Discrete, Space
-from innerloop.policy import Header, Input, Policy
+from innerloop.policy import Header, Input, Policy, fault
 from innerloop.v1 import array_pb2, policy_pb2
 from innerloop_server.errors import InvalidField
 from innerloop_server.service.convert.arrays import array_from_pb, array_to_pb, optional_array_from_pb
@@ -111,7 +111,7 @@ def memory_from_pb(state: Mapping[str, Any], policy: Policy, rows: int) -> dict[
 
     Raises:
         InvalidField: it came for a policy that keeps none; or an array is missing, unknown, misshapen, of a wrong dtype
-            or not finite.
+            or holding what no step leaves.
     """
     start = policy.begin(rows)
     if not state:
@@ -120,10 +120,12 @@ def memory_from_pb(state: Mapping[str, Any], policy: Policy, rows: int) -> dict[
         raise InvalidField("state", "came for a policy that keeps no memory; leave it empty")
     if set(state) != set(start):
         raise InvalidField("state", f"holds {', '.join(sorted(state))}; this policy keeps {', '.join(sorted(start))}")
-    return {
-        name: array_from_pb(state[name], f"state.{name}", dtype=like.dtype, shape=like.shape)
-        for name, like in start.items()
-    }
+    memory = {}
+    for name, like in start.items():
+        memory[name] = array_from_pb(state[name], f"state.{name}", dtype=like.dtype, shape=like.shape)
+        if wrong := fault(policy.header, name, memory[name]):
+            raise InvalidField(f"state.{name}", f"{wrong}; send what Act answered")
+    return memory
 
 
 def output_to_pb(actions: Array, raw: Array, log_prob: Array) -> policy_pb2.PolicyOutput:
