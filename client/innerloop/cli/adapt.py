@@ -94,20 +94,18 @@ def _show(connection: Connection, adaptation: Adaptation) -> None:
 
 def _columns(steps: Sequence[Step]) -> dict[str, Callable[[Step], Any]]:
     """What is shown of each step; what no step knows is no column."""
-    known: dict[str, Callable[[Step], Any]] = {
-        "uncertainty": lambda step: step.uncertainty,
-        "expected of one more": lambda step: step.expected_gain,
-    }
-    return {
+    columns: dict[str, Callable[[Step], Any]] = {
         "step": lambda step: step.number,
         "return before": lambda step: step.pre_return,
         "after": lambda step: step.post_return,
-        "KL": lambda step: step.kl,
+        "KL": lambda step: step.kl or None,  # who remembers makes no update
         "episodes": lambda step: step.episodes,
         "seconds": lambda step: step.compute_seconds,
-        **{name: show for name, show in known.items() if any(show(step) is not None for step in steps)},
-        "": lambda step: "taken back" if step.guarded else "",
+        "uncertainty": lambda step: step.uncertainty,
+        "expected of one more": lambda step: step.expected_gain,
     }
+    known = {name: show for name, show in columns.items() if any(show(step) is not None for step in steps)}
+    return {**known, "": lambda step: "taken back" if step.guarded else ""}
 
 
 def _task(client: Client, learner: str, name: str | None, params: tuple[str, ...], index: int, seed: int) -> Task | str:
