@@ -35,7 +35,7 @@ from innerloop_server.learners.learner import Tensors
 from innerloop_server.learners.trainable import TrainableLearner
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.generators.generator import Proposer, TaskGenerator
-from innerloop_server.tasks.registry import load_registry
+from innerloop_server.tasks.registry import Registry, load_registry
 from innerloop_server.training import behaviour, candidates, checkpoints, generators, optimiser, outer_loop, paired
 from innerloop_server.training.adversary_generator import AdversaryGenerator
 from innerloop_server.training.curves import Curves
@@ -123,7 +123,7 @@ def train(folder: RunFolder, tell: Callable[[Message], None], stop: Callable[[],
             curves.add(metrics)
             tell(Updated(state.update))
             if behaviour.shows(family) and behaviour.due(state.update, learner.updates):
-                curves.add_picture(behaviour.picture(registry, learner, state.meta), state.update)
+                _picture(curves, registry, learner, state)
             revised = _due(state.update, settings.schedule.revision_every, learner.updates)
             if revised:
                 _write_candidate(folder, settings, code, state, clock)
@@ -159,6 +159,8 @@ def _restore(folder: RunFolder, settings: RunSettings, learner: TrainableLearner
     saved = checkpoints.load(folder.checkpoints)
     if saved is not None:
         return outer_loop.from_bytes(saved, device)
+    if checkpoints.newest_first(folder.checkpoints):
+        _note(f"no checkpoint in {folder.checkpoints} holds what its name says: the training starts over")
     state = outer_loop.start(learner, generator, settings.seed, device)
     if not folder.initial.exists():
         return state
@@ -166,6 +168,18 @@ def _restore(folder: RunFolder, settings: RunSettings, learner: TrainableLearner
     if _shapes(meta) != _shapes(state.meta):
         raise DataLoss(f"{folder.initial} does not hold the meta-parameters of {settings.spec.name}")
     return replace(state, meta=meta, adam=optimiser.start(meta))
+
+
+def _picture(curves: Curves, registry: Registry, learner: TrainableLearner, state: TrainState) -> None:
+    """Draw how the learner behaves; what hinders that is no reason to end a training."""
+    try:
+        curves.add_picture(behaviour.picture(registry, learner, state.meta), state.update)
+    except InnerloopError as error:
+        _note(f"no picture after update {state.update}: {say(error)}")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the trainer's log
 
 
 def _shapes(tensors: Tensors) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # training_support
 from training_support import actors_run, final_weights, logged, newest_checkpoint, tiny_run, tiny_settings
 
 from innerloop_server.errors import DataLoss, PreconditionFailed
-from innerloop_server.training import candidates, outer_loop
+from innerloop_server.training import behaviour, candidates, outer_loop
 from innerloop_server.training.messages import (
     Checkpointed,
     Done,
@@ -194,6 +195,31 @@ def test_weights_that_are_not_finite_become_no_checkpoint_and_no_revision(tmp_pa
     assert logged(folder) == []
     assert not list(folder.revisions.iterdir())
     assert not list(folder.checkpoints.iterdir())
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hindered(*_: object) -> object:
+        raise PreconditionFailed("a session diverged", reason="DIVERGED")
+
+    monkeypatch.setattr(behaviour, "picture", hindered)
+    folder = tiny_run(tmp_path / "run", updates=10)
+    assert run_to_end(folder)[-1] == Done(10)
+    assert "no picture after update 5: a session diverged" in capfd.readouterr().err
+
+
+def test_a_training_whose_checkpoints_are_all_damaged_says_that_it_starts_over(
+    tmp_path: Path, twin: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(shutil.copytree(twin.path, tmp_path / "run"))
+    shutil.rmtree(folder.revisions)
+    folder.revisions.mkdir()
+    for file in folder.checkpoints.iterdir():
+        file.write_bytes(b"")
+    run_to_end(folder)
+    assert "the training starts over" in capfd.readouterr().err
+    assert final_weights(folder) == final_weights(twin)
 
 
 def test_two_trainers_never_share_a_folder(tmp_path: Path) -> None:
