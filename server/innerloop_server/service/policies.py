@@ -162,7 +162,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
 
 async def _act(policy: Policy, seen: Input, memory: Arrays, greedy: bool, rng: np.random.Generator) -> Action:
     def act() -> Action:
-        return policy.decide(seen, memory=memory, greedy=greedy, rng=rng)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at
+            return policy.decide(seen, memory=memory, greedy=greedy, rng=rng)
 
     long = _work(policy.weights, seen) > _INLINE_MULTIPLICATIONS
     action = await asyncio.to_thread(act) if long else act()
