@@ -35,7 +35,7 @@ CHOOSING = "choosing.md"
 
 
 def job(cell: Cell, table: Table, out: Path, kept: Path, registry: Registry, *, train: bool) -> jobs.Job | None:
-    """What is left to do for a cell; ``None``: nothing."""
+    """What is left to do for a cell; ``None``: nothing. A run that would stand in its way is moved aside."""
     run, one, plan = out / cell.folder, Kept(kept / cell.folder), table.plan(cell, registry)
     trained = one.holds(cell.spec(registry))
     if trained and one.returns(plan) is not None:
@@ -45,10 +45,10 @@ def job(cell: Cell, table: Table, out: Path, kept: Path, registry: Registry, *, 
     training = (sys.executable, "-m", "innerloop_server.training", "train", *cell.training(out))
     if trained:
         commands: tuple[tuple[str, ...], ...] = (scoring,)
-    elif _is_run_of(run, cell.spec(registry)) and revision(run) is not None:
+    elif (same := _is_run_of(run, cell.spec(registry))) and revision(run) is not None:
         commands = (take,)
     elif train:
-        if run.exists() and not _is_run_of(run, cell.spec(registry)):
+        if run.exists() and not same:
             aside = _aside(run)
             run.rename(aside)
             _say(f"{cell.folder}: what {run} held has other settings, or cannot be read; it is in {aside} now")

@@ -253,10 +253,10 @@ async def test_a_memory_that_does_not_fit_is_named(stub: policy_pb2_grpc.PolicyS
         _ = [reply async for reply in stub.ActStream(iter(requests))]
 
 
-def a_discrete_policy(**changed: Any) -> Policy:
-    """A policy that remembers, for actions that are numbers; its memory is empty."""
-    plain = Header(Box.of(-9, 9, (2,)), Discrete(3), (), (0.0, 0.0), (1.0, 1.0), architecture="gru", memory_size=6)
-    header = replace(plain, adapts=True, **changed)
+def a_discrete_policy(actions: int = 3, **changed: Any) -> Policy:
+    """A policy for actions that are numbers; it remembers unless it is ``mlp``, and its memory is empty."""
+    plain = Header(Box.of(-9, 9, (2,)), Discrete(actions), (), (0.0, 0.0), (1.0, 1.0))
+    header = replace(plain, **{"architecture": "gru", "memory_size": 6, "adapts": True, **changed})
     rng = np.random.default_rng(4)
     return Policy(header, {k: 9 * rng.standard_normal(s, np.float32) for k, s in weight_shapes(header).items()})
 
@@ -294,3 +294,13 @@ async def test_rows_whose_state_fits_no_message_are_named(
         await stub.Act(policy_pb2.ActRequest(policy=kept, input=too_many))
     requests = [policy_pb2.ActStreamRequest(policy=kept, input=too_many)]
     assert len([reply async for reply in stub.ActStream(iter(requests))]) == 1
+
+
+async def test_an_action_that_is_a_number_is_one_however_many_there_are(
+    stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store
+) -> None:
+    policy = a_discrete_policy(1_000, architecture="mlp", memory_size=0, adapts=False)
+    kept = f"policies/{keep(store, 'local', policy).id}"
+    seen = input_to_pb(Input(np.zeros((Limits().rows_per_message, 2), np.float32)))
+    reply = await stub.Act(policy_pb2.ActRequest(policy=kept, input=seen))
+    assert array_from_pb(reply.output.actions, "a").shape == (Limits().rows_per_message,)

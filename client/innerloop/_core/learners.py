@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -61,35 +60,25 @@ def resolve(name: str) -> Program[tuple[str, Learner]]:
     Raises:
         NotFound: no such learner, and no learner of a family of that name, or several; says what there is instead.
     """
-    usual = resource("learners", default_learner(short(name), DEFAULT_METHOD))
+    family = short(name)
+    usual = resource("learners", default_learner(family, DEFAULT_METHOD))
     full = usual if name.startswith("families/") else resource("learners", name)
-    try:
-        found = yield from _get(learner_of(full))
-    except NotFound as error:
-        if learner_of(full) == full:  # a revision's name is no family's
-            meant = yield from _of_family(short(name), usual)
-            if meant is not None:
-                return meant.name, meant
-        known = yield from learners("")
-        raise (yield from _nobody(full, known, error)) from None
-    if name.startswith("families/") and found.owner:
-        found = (yield from _of_family(short(name), usual)) or found
-        return found.name, found
-    return full, found
-
-
-def _of_family(family: str, usual: str) -> Program[Learner | None]:
-    """The learner that a family means; ``None``: nobody can tell."""
-    named = None
-    with suppress(NotFound):
-        named = yield from _get(usual)
-        if not named.owner:
-            return named
-    of_family = [x for x in (yield from learners("")) if short(x.family) == family]
-    shipped = [x for x in of_family if not x.owner]
-    if len(shipped) == 1:
-        return shipped[0]
-    return named or (of_family[0] if len(of_family) == 1 else None)
+    found = yield from _look(learner_of(full))
+    if isinstance(found, Learner) and not name.startswith("families/"):
+        return full, found
+    named: list[Learner] = []
+    if learner_of(full) == full:  # a revision's name is no family's
+        there = found if full == usual else (yield from _look(usual))
+        named = [there] if isinstance(there, Learner) else []
+    if named and not named[0].owner:
+        return named[0].name, named[0]
+    known = yield from learners("")
+    of_family = [x for x in known if learner_of(full) == full and short(x.family) == family]
+    for meant in ([x for x in of_family if not x.owner], named, of_family):
+        if len(meant) == 1:
+            return meant[0].name, meant[0]
+    assert isinstance(found, NotFound)
+    raise (yield from _nobody(full, known, found))
 
 
 def revisions(learner: str) -> Program[list[Revision]]:
@@ -219,6 +208,14 @@ def follow_training(name: str, after_update: int, patience: float) -> Program[Tr
 
 def _get(name: str) -> Program[Learner]:
     return call(GET_LEARNER, pb.GetLearnerRequest(name=name), lambda response: reading.learner(response.learner))
+
+
+def _look(name: str) -> Program[Learner | NotFound]:
+    """As :func:`_get`; the error where there is none."""
+    try:
+        return (yield from _get(name))
+    except NotFound as error:
+        return error
 
 
 def _nobody(full: str, known: Sequence[Learner], error: NotFound) -> Program[NotFound]:

@@ -162,8 +162,7 @@ class Policy:
             assert seen.truncated is not None
             assert seen.trial_end is not None
             ended, start = seen.terminated | seen.truncated | seen.trial_end, self.begin(rows)
-            known = where(ended, start, known)
-            seen = told_by(start, ended, seen)
+            known, seen = where(ended, start, known), told_by(start, ended, seen)
         return forward_with_memory(self.header, self.weights, known, seen)
 
     def to_bytes(self) -> bytes:

@@ -150,9 +150,7 @@ def told_by(memory: Arrays, rows: Array, seen: Input) -> Input:
         seen: of all rows, every field given.
     """
     known = told(memory, Input(seen.observation))
-    names = ("previous_action", "reward", "terminated", "truncated", "trial_end")
-    chosen = where(rows, {name: getattr(known, name) for name in names}, {name: getattr(seen, name) for name in names})
-    return Input(seen.observation, **chosen)
+    return Input(**where(rows, vars(known), vars(seen)))
 
 
 def acted(hidden: Arrays, raw: Array) -> dict[str, Array]:

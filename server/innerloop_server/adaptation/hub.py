@@ -32,7 +32,8 @@ from innerloop_server.adaptation.simulated import SimulatedSession
 from innerloop_server.adaptation.worth import Curve, Worth, worth
 from innerloop_server.domain import LearnerSpec, SessionState, Simulator
 from innerloop_server.errors import InvalidField, PreconditionFailed, Unavailable
-from innerloop_server.learners.registry import get, remembers, settings_of
+from innerloop_server.learners import registry as methods
+from innerloop_server.learners.registry import remembers
 from innerloop_server.settings import Settings
 from innerloop_server.store.records import NewSession, SessionRecord
 from innerloop_server.store.store import Store
@@ -236,7 +237,7 @@ class SessionHub:
         unguarded = _no_guard(spec)
         if unguarded and message.guard:
             raise InvalidField("open.guard", f"{spec.name} {unguarded}; leave it unset")
-        wanted = get(spec.method).guarded and not unguarded if message.guard is None else message.guard
+        wanted = methods.get(spec.method).guarded and not unguarded if message.guard is None else message.guard
         episodes = message.episodes_per_step
         if remembers(spec):
             if episodes > 1:
@@ -277,7 +278,7 @@ class SessionHub:
         _, learner, _, number = ref.name.split("/")
         revision = await asyncio.to_thread(self._store.get_revision, learner, int(number))
         curve = Curve.of(revision.manifest)
-        if curve is None and not settings_of(ref.spec).inner_steps:
+        if curve is None and not methods.settings_of(ref.spec).inner_steps:
             return Worth(1, ())  # made to be good at once, and the first step is always taken
         if curve is None:
             raise PreconditionFailed(

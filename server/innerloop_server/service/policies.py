@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import grpc.aio
 import numpy as np
 
-from innerloop.arrays import Arrays
+from innerloop.arrays import Arrays, Discrete
 from innerloop.policy import Action, Input, Policy, PolicyFormatError
 from innerloop.v1 import policy_pb2, policy_pb2_grpc
 from innerloop_server.errors import DataLoss, InvalidField
@@ -34,10 +34,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _INLINE_MULTIPLICATIONS = 1_000_000
 """A batch of more than this (about a millisecond) is acted for on a thread, so that the event loop goes on."""
-
-
-_ROW_BYTES = 16
-"""At most, of what is answered for one number of a row's action: the action, the raw one, its log-probability."""
+_NUMBER_BYTES = 16
+"""At most, of what is answered for a number of a row's action, as an environment takes it and raw."""
 _ANSWER_BYTES = 64 * 1024
 """More than an answer's names, shapes and metadata take."""
 
@@ -147,7 +145,9 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
 
     def _check_answer(self, policy: Policy, rows: int) -> None:
         """Raise before anything is computed where the answer of ``Act``, state included, would be no message."""
-        size = sum(array.nbytes for array in policy.begin().values()) + _ROW_BYTES * (1 + policy.header.action_size)
+        space = policy.header.action_space
+        numbers = 1 if isinstance(space, Discrete) else space.size
+        size = sum(array.nbytes for array in policy.begin().values()) + _NUMBER_BYTES * (numbers + 1)
         most = max(1, (self._limits.message_bytes - _ANSWER_BYTES) // size)
         if rows > most:
             raise InvalidField(

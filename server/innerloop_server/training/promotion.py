@@ -74,8 +74,8 @@ class Verdict:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN, which stands for "unknown" in a score."""
-    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
+    """JSON has no NaN, which stands for "unknown" in a score, and no infinity."""
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
 def judge(challenger: Array, champion: Array, number: int, seed: int = 0) -> Verdict:

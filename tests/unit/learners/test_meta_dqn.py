@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from innerloop import policy
+sys.path.insert(0, str(Path(__file__).parent))  # portable_twin
+from portable_twin import assert_same_trial
+
 from innerloop.arrays import Box, Discrete, Space
 from innerloop.policy import Policy
 from innerloop_server.domain import Adaptation, LearnerSpec
@@ -206,21 +209,7 @@ def test_a_portable_policy_goes_through_a_trial_as_the_learner_does(make_spec: M
     assert (header.architecture, header.adapts, len(weights)) == ("gru", True, 2)
     assert not [name for name in weights[0] if name.startswith(("value.", TARGET))]
     portable = Policy.from_bytes(Policy(header, weights[1]).to_bytes())
-    rng = np.random.default_rng(0)
-    memory, state, seen = portable.begin(4), dqn.begin(meta, 1, 4), Input(torch.zeros(1, 4, 1))
-    told = policy.Input(seen.observation[0].numpy())
-    for t in range(8):
-        decided = portable.decide(told, memory=memory, rng=rng)
-        memory = dict(decided.memory)
-        distribution, state = dqn.act(meta, state, seen)
-        raw = torch.from_numpy(decided.raw)[None]
-        np.testing.assert_allclose(distribution.log_prob(raw)[0], decided.log_prob, atol=1e-5, rtol=1e-5)
-        np.testing.assert_allclose(state[MEMORY][0], memory["memory"], atol=1e-5)
-        observation, reward = rng.standard_normal((4, 1)).astype(np.float32), rng.random(4).astype(np.float32)
-        terminated, truncated, end = rng.random(4) < 0.3, np.full(4, t == 3), np.array([t == 5, False, True, False])
-        told = policy.Input(observation, decided.raw, reward, terminated, truncated, end)
-        rest = (torch.from_numpy(part)[None] for part in (reward, terminated, truncated, end))
-        seen = Input(torch.from_numpy(observation)[None], raw, *rest)
+    assert_same_trial(portable, dqn, meta, rtol=1e-5)
 
 
 def test_actions_that_cannot_be_counted_are_refused(make_spec: MakeSpec) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from innerloop import policy
+sys.path.insert(0, str(Path(__file__).parent))  # portable_twin
+from portable_twin import assert_same_trial, seen_of
+
 from innerloop.arrays import Box, Discrete, Space
 from innerloop.policy import PREVIOUS, Policy
 from innerloop_server.domain import LearnerSpec
@@ -30,35 +34,14 @@ def reading(make_spec: MakeSpec, observation: Space, action: Space, memory: str,
     return Rl2(dataclasses.replace(make_spec(observation, action), method="rl2", settings=wanted))
 
 
-def seen_of(space: Space, rng: np.random.Generator, *lead: int) -> np.ndarray:
-    if isinstance(space, Discrete):
-        return rng.integers(0, space.n, lead)
-    return rng.standard_normal((*lead, *space.shape)).astype(np.float32)
-
-
 @both_memories
 @every_space
 def test_the_portable_policy_is_the_same(make_spec: MakeSpec, observation: Space, action: Space, memory: str) -> None:
-    rl2, rng = reading(make_spec, observation, action, memory), np.random.default_rng(0)
+    rl2 = reading(make_spec, observation, action, memory)
     meta = rl2.initial_meta(0)
     header, (weights,) = rl2.export(meta, rl2.begin(meta, 1))
     portable = Policy.from_bytes(Policy(header, weights).to_bytes())
-    kept, state = portable.begin(ROWS), rl2.begin(meta, 1, ROWS)
-    now = seen_of(observation, rng, ROWS)
-    told, seen = policy.Input(now), Input(torch.from_numpy(now)[None])
-    for t in range(STEPS):
-        decided = portable.decide(told, memory=kept, rng=rng)
-        kept = dict(decided.memory)
-        distribution, state = rl2.act(meta, state, seen)
-        raw = torch.from_numpy(decided.raw)[None]
-        np.testing.assert_allclose(distribution.log_prob(raw)[0], decided.log_prob, atol=1e-5)
-        for name, array in state.items():
-            np.testing.assert_allclose(array[0], kept[name], atol=1e-5, err_msg=name)
-        now, reward = seen_of(observation, rng, ROWS), rng.random(ROWS).astype(np.float32)
-        terminated, truncated, end = rng.random(ROWS) < 0.3, np.full(ROWS, t == 3), rng.random(ROWS) < 0.2
-        told = policy.Input(now, decided.raw, reward, terminated, truncated, end)
-        rest = (torch.from_numpy(part)[None] for part in (reward, terminated, truncated, end))
-        seen = Input(torch.from_numpy(now)[None], raw, *rest)
+    assert_same_trial(portable, rl2, meta)
 
 
 @both_memories

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from innerloop import policy
+sys.path.insert(0, str(Path(__file__).parent))  # portable_twin
+from portable_twin import assert_same_trial
+
 from innerloop.arrays import Box, Discrete, Space
 from innerloop.policy import Policy
 from innerloop.policy.tallies import COUNT, PAID, STATE, empty_tallies, seen_tallies, tallied
@@ -56,23 +60,7 @@ def test_a_portable_policy_counts_as_the_learner_does(make_spec: MakeSpec) -> No
     header, weights = rl2.export(meta, rl2.begin(meta, 1))
     portable = Policy.from_bytes(Policy(header, weights[0]).to_bytes())
     assert portable.header == dataclasses.replace(header, hash=portable.header.hash)
-    rows, rng = 4, np.random.default_rng(0)
-    memory, state = portable.begin(rows), rl2.begin(meta, 1, rows)
-    observation = rng.integers(0, STATES, rows)
-    told, seen = policy.Input(observation), Input(torch.from_numpy(observation)[None])
-    for t in range(12):
-        decided = portable.decide(told, memory=memory, rng=rng)
-        memory = dict(decided.memory)
-        distribution, state = rl2.act(meta, state, seen)
-        raw = torch.from_numpy(decided.raw)[None]
-        np.testing.assert_allclose(distribution.log_prob(raw)[0], decided.log_prob, atol=1e-5)
-        for name, array in state.items():
-            np.testing.assert_allclose(array[0], memory[name], atol=1e-5, err_msg=name)
-        observation, reward = rng.integers(0, STATES, rows), rng.random(rows).astype(np.float32)
-        terminated, truncated, end = rng.random(rows) < 0.3, np.full(rows, t == 3), rng.random(rows) < 0.1
-        told = policy.Input(observation, decided.raw, reward, terminated, truncated, end)
-        rest = (torch.from_numpy(part)[None] for part in (reward, terminated, truncated, end))
-        seen = Input(torch.from_numpy(observation)[None], raw, *rest)
+    assert_same_trial(portable, rl2, meta)
 
 
 def whole_trials(steps: int, rows: int) -> TrialRecord:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Bernoulli
+
+sys.path.insert(0, str(Path(__file__).parent))  # portable_twin
+from portable_twin import assert_same_trial
 
 from innerloop import policy
 from innerloop.arrays import Box, Discrete, Space
@@ -330,29 +335,7 @@ def test_a_portable_policy_goes_through_a_trial_as_the_learner_does(
     assert weights[0].keys() == policy.weight_shapes(header).keys() == exported(meta).keys()
     portable = Policy.from_bytes(Policy(header, weights[1]).to_bytes())
     assert portable.header == dataclasses.replace(header, hash=portable.header.hash)
-    rng = np.random.default_rng(0)
-
-    def look() -> np.ndarray:
-        if isinstance(observation, Discrete):
-            return rng.integers(0, observation.n, 4)
-        return rng.standard_normal((4, *observation.shape)).astype(np.float32)
-
-    first = look()
-    memory, state = portable.begin(4), varibad.begin(meta, 1, 4)
-    told, seen = policy.Input(first), Input(torch.from_numpy(first)[None])
-    for t in range(8):
-        decided = portable.decide(told, memory=memory, rng=rng)
-        memory = dict(decided.memory)
-        distribution, state = varibad.act(meta, state, seen)
-        raw = torch.from_numpy(decided.raw)[None]
-        np.testing.assert_allclose(distribution.log_prob(raw)[0], decided.log_prob, atol=1e-5)
-        for name, value in state.items():
-            np.testing.assert_allclose(value[0], memory[name], atol=1e-5, err_msg=name)
-        shown, reward = look(), rng.random(4).astype(np.float32)
-        terminated, truncated, end = rng.random(4) < 0.3, np.full(4, t == 3), np.array([t == 5, False, True, False])
-        told = policy.Input(shown, decided.raw, reward, terminated, truncated, end)
-        rest = (torch.from_numpy(part)[None] for part in (reward, terminated, truncated, end))
-        seen = Input(torch.from_numpy(shown)[None], raw, *rest)
+    assert_same_trial(portable, varibad, meta)
 
 
 def test_settings_are_checked(make_spec: MakeSpec) -> None:

@@ -58,8 +58,9 @@ def test_unpaired_returns_are_refused() -> None:
         judge(np.zeros(3), np.zeros(4), 1)
 
 
-def test_unknown_intervals_are_null_in_a_manifest() -> None:
-    one = Score(k=0, tasks=1, episodes=1, mean=1.0, interquartile_mean=1.0, low=math.nan, high=1.0, standard_error=0.1)
+@pytest.mark.parametrize("unknown", [math.nan, -math.inf])
+def test_unknown_intervals_are_null_in_a_manifest(unknown: float) -> None:
+    one = Score(k=0, tasks=1, episodes=1, mean=1.0, interquartile_mean=1.0, low=unknown, high=1.0, standard_error=0.1)
     (values,) = Validation(np.zeros(1), (one,), {}).to_json()["scores"]
     assert (values["low"], values["high"]) == (None, 1.0)
 
