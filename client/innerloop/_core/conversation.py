@@ -24,6 +24,7 @@ from innerloop.errors import Exhausted, ProtocolError, SpaceMismatch, Unavailabl
 from innerloop.policy import Policy
 from innerloop.types import Adapted, Learner, Opened, Step
 from innerloop.v1 import adaptation_pb2 as pb
+from innerloop.v1 import array_pb2
 
 E = TypeVar("E")
 
@@ -225,7 +226,7 @@ def experience_to_pb(step: int, episodes: list[Episode]) -> pb.Experience:
     """Episodes as a message, padded with zeros to the longest."""
     longest = max(len(e.rewards) for e in episodes)
 
-    def padded(arrays: list[Array]) -> pb.array__pb2.Array:  # type: ignore[name-defined]
+    def padded(arrays: list[Array]) -> array_pb2.Array:
         block = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), arrays[0].dtype)
         for i, array in enumerate(arrays):
             block[i, : len(array)] = array
