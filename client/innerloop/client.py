@@ -231,7 +231,8 @@ class Client:
             seed: of all that the session draws; the server chooses one when left out (``opened.seed``).
             simulator: ``batch`` or ``actors``; empty: the family's default.
             episodes_per_step: 0: as many as in training, and at least 20 where there is a guard.
-            guard: take back steps that made the return fall; left out: from 20 episodes a step, and not of ``pearl``.
+            guard: take back steps that made the return fall, or hold a memory at the length of training; left out: from
+                20 episodes a step, of those that remember always, of ``pearl`` never.
             policy_in_steps: every step carries its policy.
             lease_seconds: how long the session outlives its last message; left out: 15 minutes.
             request_id: opening again with the same id comes back to the same session.
@@ -570,7 +571,7 @@ class Client:
             episodes_per_step: 0: as in the fixed protocol.
             evaluation_episodes: fresh episodes at each k; 0: as in the fixed protocol.
             seed: of all else that is drawn.
-            guard: whether sessions guard themselves; left out: from 20 episodes a step, where the learner has a guard.
+            guard: whether sessions guard themselves; left out: from 20 episodes a step, and of learners that remember.
             greedy: score the mode of the policy instead of its samples.
             simulator: ``batch`` or ``actors``; empty: the family's default.
             request_id: starting again with the same id comes back to the same evaluation.

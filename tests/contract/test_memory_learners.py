@@ -17,7 +17,6 @@ import innerloop
 from innerloop import Input, Policy
 from innerloop import policy as portable
 from innerloop.cli import main
-from innerloop.errors import InvalidRequest
 from innerloop_server.domain import Split
 from innerloop_server.learners.registry import build
 from innerloop_server.store.store import Store
@@ -61,16 +60,17 @@ def test_the_servers_own_episodes(client: innerloop.Client, learner: str) -> Non
         adaptation = client.adapt(learner, task, steps=4, seed=3, simulator=simulator)
         steps = list(adaptation)
         assert [(step.number, step.episodes, step.post_return, step.guarded) for step in steps] == [
-            (k, 1, None, False) for k in (1, 2, 3, 4)
+            (k, 1, None, k == 4) for k in (1, 2, 3, 4)
         ]
-        assert len({step.state_hash for step in steps}) == 4
-        assert not adaptation.opened.guard
+        assert len({step.state_hash for step in steps}) == 3
+        assert adaptation.opened.guard
         policy = adaptation.policy()
         assert policy.header.remembers
-        assert policy.header.adapts
+        assert not policy.header.adapts
         assert any(array.any() for name, array in policy.begin().items() if name.startswith("memory"))
-    with pytest.raises(InvalidRequest, match="adapts by remembering"):
-        client.adapt(NAME, task, steps=1, guard=True).result()
+    free = client.adapt(learner, task, steps=4, seed=3, guard=False)
+    assert len({step.state_hash for step in free}) == 4
+    assert free.policy().header.adapts
 
 
 def test_the_command_line(client: innerloop.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,8 +213,7 @@ def test_the_command_line_sets_trials_beside_the_optimum(
     assert "trial_low" not in shown.output
 
 
-def test_no_guard_is_said_to_have_run(client: innerloop.Client) -> None:
-    scored = client.evaluate(NAME, tasks=1, steps=1, episodes_per_step=20, evaluation_episodes=1).result()
-    assert not any(score.guard for score in scored.scores)
-    with pytest.raises(InvalidRequest, match="no guard"):
-        client.evaluate(NAME, tasks=1, guard=True)
+@pytest.mark.parametrize("guard", [None, False])
+def test_a_score_says_whether_the_memory_was_held(client: innerloop.Client, guard: bool | None) -> None:
+    scored = client.evaluate(NAME, tasks=1, steps=1, evaluation_episodes=1, guard=guard).result()
+    assert {score.guard for score in scored.scores} == {guard is None}

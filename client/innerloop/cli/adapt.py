@@ -36,7 +36,7 @@ from innerloop.types import Family, Step, Task
 @click.option(
     "--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training; 20 for a guard]"
 )
-@click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step]")
+@click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step, or where it remembers]")
 @click.option("--seed", type=int, help="Seed of all that the session draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the policy to a file.")

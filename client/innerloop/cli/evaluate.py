@@ -31,7 +31,7 @@ DROPPABLE = ("episodes", "IQM", "tasks", "gap closed")
 @click.option("--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="Episodes of each adaptation step.")
 @click.option("--evaluation-episodes", type=POSITIVE, callback=zero_if_left_out, help="Fresh episodes at each k.")
 @click.option("--seed", type=int, help="Seed of all else that is drawn.")
-@click.option("--guard/--no-guard", default=None, help="[default: from 20 episodes a step]")
+@click.option("--guard/--no-guard", default=None, help="[default: from 20 episodes a step, or where it remembers]")
 @click.option("--greedy", is_flag=True, help="Score the mode of the policy instead of its samples.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
 @connected

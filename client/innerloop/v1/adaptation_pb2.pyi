@@ -324,8 +324,9 @@ class Open(_message.Message):
     """
     guard: _builtins.bool
     """Whether a step that made the sampled return fall is taken back and the rate halved. Unset: on from 20 episodes a
-    step, off below, off for learners that infer their task (pearl), and off for supervised learners and for those that
-    remember, which refuse it.
+    step, off below, off for learners that infer their task (pearl), and off for supervised learners, which refuse it.
+    Of learners that remember: whether a row that remembers as many whole episodes as in training remembers no more.
+    Unset: on.
     """
     policy_in_steps: _builtins.bool
     """Each `step` carries the portable policy file, so that the client can act by itself."""
@@ -811,7 +812,9 @@ class Step(_message.Message):
     of the policy that played them. 0 in regression.
     """
     guarded: _builtins.bool
-    """The update made the sampled return fall and was taken back: the state is the best one again, the rate is halved."""
+    """The update made the sampled return fall and was taken back: the state is the best one again, the rate is halved. Of
+    learners that remember: none of the step's episodes is remembered.
+    """
     rate_scale: _builtins.float
     """What the inner rates are multiplied by in the next update: 1, 0.5, 0.25, ..."""
     episodes: _builtins.int

@@ -89,7 +89,9 @@ class EvaluationPlan(_message.Message):
     seed: _builtins.int
     """Seed of all else that is drawn. The same plan and seeds give the same scores."""
     guard: _builtins.bool
-    """Whether sessions guard themselves. Unset: on from 20 episodes a step; supervised learners never do."""
+    """Whether sessions guard themselves. Unset: on from 20 episodes a step, and of learners that remember; supervised
+    learners never do.
+    """
     greedy: _builtins.bool
     """Scores the mode of the policy instead of its samples. Adaptation samples in any case."""
     simulator: _task_pb2.Simulator.ValueType

@@ -118,7 +118,7 @@ class EngineCore:
         self._batching = batching
         self._simulation = ActorSimulation(actors) if actors is not None else None
         self._seats: dict[int, _Seat] = {}
-        self._revisions: OrderedDict[str, LoadedRevision] = OrderedDict()
+        self._revisions: OrderedDict[tuple[str, str], LoadedRevision] = OrderedDict()
         self._answers: list[Answer] = []
         self._arrivals = 0
         self._ticks = 0
@@ -205,14 +205,16 @@ class EngineCore:
             self._simulation.cancel(key)
 
     def _revision(self, ref: RevisionRef) -> LoadedRevision:
-        revision = self._revisions.get(ref.hash)
+        revision = self._revisions.get(ref.key)
         if revision is None:
             revision = load(ref, self._device)
-            self._revisions[ref.hash] = revision
-            used = {seat.resident.revision.ref.hash for seat in self._seats.values()} | {ref.hash}
-            for stale in [h for h in self._revisions if h not in used][: max(0, len(self._revisions) - IDLE_REVISIONS)]:
+            self._revisions[ref.key] = revision
+            used = {seat.resident.revision.ref.key for seat in self._seats.values()} | {ref.key}
+            for stale in [key for key in self._revisions if key not in used][
+                : max(0, len(self._revisions) - IDLE_REVISIONS)
+            ]:
                 del self._revisions[stale]
-        self._revisions.move_to_end(ref.hash)
+        self._revisions.move_to_end(ref.key)
         return revision
 
     # -- orders ---------------------------------------------------------------------------------------------------
@@ -240,8 +242,8 @@ class EngineCore:
                 message = f"step {order.number} was ordered at step {resident.number}"
                 self._answers.append(Failed(order.key, message, "FAILED_PRECONDITION"))
             elif isinstance(order, KeepOrder):
-                state = memory.named(order.rows, order.memory, self._device)
-                taken = keep_step(resident, state, order.returns, order.entropy)
+                state = memory.named(order.rows, order.remembered, order.memory, self._device)
+                taken = keep_step(resident, state, order.returns, order.entropy, held=order.held)
                 self._finish_step(seat, _Running(order, _NOTHING, None, self._arrivals), taken)
             elif isinstance(order, AdaptOrder):
                 episodes, returns = kernels.reported(order, resident, self._device)

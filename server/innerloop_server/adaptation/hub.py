@@ -234,10 +234,11 @@ class SessionHub:
         lease = self._settings.lease_seconds if message.lease_seconds is None else message.lease_seconds
         if not LEASE_SECONDS[0] <= lease <= LEASE_SECONDS[1]:
             raise InvalidField("open.lease", f"{lease} s is not in {LEASE_SECONDS[0]:g} to {LEASE_SECONDS[1]:g} s")
-        unguarded = _no_guard(spec)
-        if unguarded and message.guard:
-            raise InvalidField("open.guard", f"{spec.name} {unguarded}; leave it unset")
-        wanted = methods.get(spec.method).guarded and not unguarded if message.guard is None else message.guard
+        supervised = spec.supervision is not None
+        if supervised and message.guard:
+            why = "learns from labelled examples, whose rewards say nothing about others"
+            raise InvalidField("open.guard", f"{spec.name} {why}; leave it unset")
+        wanted = methods.get(spec.method).guarded and not supervised if message.guard is None else message.guard
         episodes = message.episodes_per_step
         if remembers(spec):
             if episodes > 1:
@@ -247,7 +248,8 @@ class SessionHub:
             episodes = int(spec.settings.get("episodes_per_step", MINIMUM_EPISODES))
             if wanted:  # it needs enough to judge by
                 episodes = max(episodes, MINIMUM_EPISODES)
-        guard = wanted and (message.guard is True or not 0 < episodes < MINIMUM_EPISODES)
+        enough = remembers(spec) or not 0 < episodes < MINIMUM_EPISODES  # what it holds, it does not have to judge
+        guard = wanted and (message.guard is True or enough)
         new = NewSession(
             owner=owner,
             learner_id=message.learner,
@@ -407,10 +409,3 @@ class SessionHub:
         renewed = await asyncio.to_thread(self._store.touch, [live.record.id for live in attached])
         for live in attached:
             live.renewed(renewed)
-
-
-def _no_guard(spec: LearnerSpec) -> str:
-    """Why sessions of this learner have no guard; empty where they may have one."""
-    if spec.supervision is not None:
-        return "learns from labelled examples, whose rewards say nothing about others"
-    return "adapts by remembering, and there is no update to take back" if remembers(spec) else ""

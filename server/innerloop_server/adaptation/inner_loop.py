@@ -195,8 +195,9 @@ def supervised_step(resident: Resident) -> Step:
 def memory_step(resident: Resident, *, greedy: bool = False) -> Step:
     """One step of a session that remembers: an episode, played in the one row whose memory the state is.
 
-    A session is one trial however long it lasts, so nothing empties the memory. There is no update and nothing to be
-    judged, and no guard; the streams are those of the step's number, whoever asks and when.
+    A session is one trial however long it lasts, so nothing empties the memory. The guard *holds* it: what the learner
+    was not trained to remember more of is forgotten again, so that every further episode starts as the last one of a
+    trial in training. The streams are those of the step's number, whoever asks and when.
     """
     need = RolloutNeed(resident, resident.state, 1, (resident.number, 0), greedy=greedy)
     played = _rollout((yield need))
@@ -207,11 +208,18 @@ def memory_step(resident: Resident, *, greedy: bool = False) -> Step:
         entropy = float(again.entropies[0])
     else:
         entropy = float(played.entropies[0, 0])
-    now = replace(resident, state=played.state, best=played.state, number=resident.number + 1)
-    return Taken(now, mean_return(played), None, False, 1, {**NO_UPDATE, "entropy": entropy})
+    held = holds(resident, resident.number)
+    state = resident.state if held else played.state
+    now = replace(resident, state=state, best=state, number=resident.number + 1)
+    return Taken(now, mean_return(played), None, held, 1, {**NO_UPDATE, "entropy": entropy})
 
 
-def keep_step(resident: Resident, state: Tensors, returns: Array, entropy: float) -> Taken:
+def holds(resident: Resident, remembered: int) -> bool:
+    """Whether the guard lets a row that remembers so many whole episodes remember no more of them."""
+    return resident.guard.enabled and remembered >= resident.revision.learner.inner_steps
+
+
+def keep_step(resident: Resident, state: Tensors, returns: Array, entropy: float, *, held: bool) -> Taken:
     """The step of a session whose client plays and whose rows remember: it makes durable what they do.
 
     Args:
@@ -219,9 +227,10 @@ def keep_step(resident: Resident, state: Tensors, returns: Array, entropy: float
         state: [1, R, ...] each, one row for each of the client's.
         returns: [N] undiscounted, of the episodes that ended since the step before.
         entropy: of the policy that played them, in nats, mean over their steps.
+        held: none of them is remembered.
     """
     now = replace(resident, state=state, best=state, number=resident.number + 1)
-    return Taken(now, float(returns.mean()), None, False, len(returns), {**NO_UPDATE, "entropy": entropy})
+    return Taken(now, float(returns.mean()), None, held, len(returns), {**NO_UPDATE, "entropy": entropy})
 
 
 def client_step(resident: Resident, experience: Experience[torch.Tensor], returns: Array) -> Step:

@@ -41,7 +41,7 @@ STEPS_IN_A_BATCH = 131_072
 
 def group_key(need: Need) -> Hashable:
     """Needs with equal keys can be served as one batch: same revision, phase and shapes."""
-    revision = need.resident.revision.ref.hash
+    revision = need.resident.revision.ref.key
     if isinstance(need, RolloutNeed):
         task, simulator = need.resident.task, need.resident.simulator
         return ("rollout", revision, simulator, task and task.family, need.episodes, need.greedy, need.evaluation)

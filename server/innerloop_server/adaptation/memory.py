@@ -27,6 +27,9 @@ from innerloop_server.learners.learner import Input, Learner, Tensors
 
 ROWS = "rows"
 """[1, R] int64: whose the rows are, where a client names them."""
+REMEMBERED = "rows.remembered"
+"""[1, R] int64: whole episodes that each of them remembers."""
+_OF_ROWS = (ROWS, REMEMBERED)
 _LAST = "last."
 
 
@@ -76,7 +79,7 @@ def whole_input(state: Tensors, observation: torch.Tensor) -> Input:
 
 def own(state: Tensors) -> Tensors:
     """The method's own arrays."""
-    return {name: value for name, value in state.items() if not name.startswith(_LAST) and name != ROWS}
+    return {name: value for name, value in state.items() if not name.startswith(_LAST) and name not in _OF_ROWS}
 
 
 def after(
@@ -127,7 +130,7 @@ def spread(state: Tensors, rows: int) -> Tensors:
 
 def row_of(state: Tensors) -> dict[str, Array]:
     """The memory of the first row of one task, [...] each, as a portable policy lays it out."""
-    return {name: value[0, 0].detach().cpu().numpy() for name, value in state.items() if name != ROWS}
+    return {name: value[0, 0].detach().cpu().numpy() for name, value in state.items() if name not in _OF_ROWS}
 
 
 def weights_of(state: Tensors) -> dict[str, Array]:
@@ -135,22 +138,40 @@ def weights_of(state: Tensors) -> dict[str, Array]:
     return {START + name: array for name, array in row_of(state).items()}
 
 
-def named(rows: Array, arrays: Mapping[str, Array], device: torch.device) -> Tensors:
+def named(rows: Array, remembered: Array, arrays: Mapping[str, Array], device: torch.device) -> Tensors:
     """The state of a client's rows.
 
     Args:
         rows: [R] int64 ids.
+        remembered: [R] int64 whole episodes that each remembers.
         arrays: [R, ...] each.
         device: where to.
     """
-    return rows_to_device({**arrays, ROWS: rows}, device)
+    return rows_to_device({**arrays, ROWS: rows, REMEMBERED: remembered}, device)
 
 
-def kept_rows(state: Tensors, empty: Tensors) -> KeptRows:
-    """What the rows of a client remember; none where the state is of nobody's row yet."""
+def kept_rows(state: Tensors, empty: Tensors, most: int | None) -> KeptRows:
+    """What the rows of a client remember; none where the state is of nobody's row yet.
+
+    Args:
+        state: of the session.
+        empty: of one row at the first step of a trial.
+        most: whole episodes that a row may remember; ``None``: any number.
+    """
     host = rows_to_host(state)
     rows = host.pop(ROWS, np.zeros(0, np.int64))
-    return KeptRows(rows, {name: array[: len(rows)] for name, array in host.items()}, row_of(empty))
+    remembered = host.pop(REMEMBERED, np.zeros_like(rows))  # sessions from before there were limits kept no count
+    return KeptRows(rows, remembered, {name: array[: len(rows)] for name, array in host.items()}, row_of(empty), most)
+
+
+def remembered(state: Tensors, steps: int) -> int:
+    """Whole episodes that the first row remembers, which is what a policy goes on from.
+
+    Args:
+        state: of a session.
+        steps: that it has taken; of a simulated one they are the episodes.
+    """
+    return int(state[REMEMBERED][0, 0]) if REMEMBERED in state else steps
 
 
 def rows_to_host(state: Tensors) -> dict[str, Array]:

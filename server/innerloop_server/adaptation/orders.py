@@ -31,10 +31,15 @@ class RevisionRef:
     name: str
     """Resource name, for people and policy headers."""
     hash: str
-    """Content hash of the weights: the key of every cache."""
+    """Content hash of the weights."""
     path: str
     """Where the weights' file lies."""
     spec: LearnerSpec
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Of every cache. Two learners may have the same weights, and not the same settings or name."""
+        return self.name, self.hash
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,16 @@ class KeepOrder:
     number: int
     rows: Array
     """[R] int64: their ids."""
+    remembered: Array
+    """[R] int64: whole episodes that each remembers."""
     memory: Arrays
     """[R, ...] each."""
     returns: Array
     """[N] undiscounted returns of the episodes that were played for it."""
     entropy: float = 0.0
     """Of the policy that played them, in nats, mean over their steps."""
+    held: bool = False
+    """None of them is remembered."""
     policy: bool = False
 
 
@@ -115,10 +124,14 @@ class KeptRows:
 
     rows: Array
     """[R] int64: their ids."""
+    remembered: Array
+    """[R] int64: whole episodes that each remembers."""
     memory: Arrays
     """[R, ...] each."""
     empty: Arrays
     """[...] each: what a row remembers at the first step of a trial."""
+    most: int | None = None
+    """Whole episodes that a row may remember; ``None``: any number."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from innerloop.arrays import Array, Arrays
 from innerloop_server import faults
 from innerloop_server.adaptation.episodes import Episode, EpisodeBook, stack
 from innerloop_server.adaptation.messages import (
@@ -130,32 +131,34 @@ class OwnedSession(LiveSession):
         await self._outbox.put(accepted)
 
     async def _show(self, message: Trajectories, rows: RowMemory) -> None:
-        """Show row 0 whole episodes, and make what it then remembers durable: their step."""
+        """Show row 0 whole episodes, and make what it then remembers durable: their step. Those that it may not
+        remember are shown one by one, each as the first that it does not.
+        """
         if rows.is_open(_SHOWN):
             raise PreconditionFailed(
                 f"row {_SHOWN} is in the middle of an episode, end it with observe before you send whole ones",
                 reason="ROW_OPEN",
             )
-        pending, memory = self._episodes.pending, rows.of((_SHOWN,))
+        pending, saved, episodes = self._episodes.pending, rows.saved(_SHOWN), len(message.rewards)
+        memory: Arrays = rows.of((_SHOWN,))
+        room = rows.room(_SHOWN, episodes)
         self._episodes.add(message)
         try:
-            order = ReplayOrder(
-                self.key,
-                memory,
-                message.observations,
-                message.raw_actions,
-                message.rewards,
-                message.lengths,
-                message.truncated,
-            )
-            shown = await self._engine.replay(order)
-            rows.settle(_SHOWN, shown.memory)
-            self._episodes.note_entropies(shown.entropies)
+            entropies: list[Array] = []
+            if room:
+                shown = await self._engine.replay(_replay(self.key, memory, message, slice(room)))
+                memory = shown.memory
+                entropies.append(shown.entropies)
+            for i in range(room, episodes):
+                shown = await self._engine.replay(_replay(self.key, memory, message, slice(i, i + 1)))
+                entropies.append(shown.entropies)
+            rows.settle(_SHOWN, memory, room)
+            self._episodes.note_entropies(np.concatenate(entropies))
             replies: list[Reply] = [await self._adapt(message.sequence)]
         except BaseException:
             if self._replies.next == message.sequence:  # unanswered: it is sent again, and must not count twice
                 self._episodes.keep(pending)
-                rows.settle(_SHOWN, memory)
+                rows.restore(_SHOWN, saved)
             raise
         await self._ended(message.sequence, replies)
 
@@ -187,10 +190,13 @@ class OwnedSession(LiveSession):
         number, policy = self.record.step + 1, self.options.policy_in_steps
         if self._rows is not None:
             returns = np.array([episode.total_reward for episode in episodes])
-            rows, memory = self._rows.settled()
+            rows, remembered, memory = self._rows.settled()
             lengths = [len(episode.rewards) for episode in episodes]
             entropy = float(np.average([episode.entropy for episode in episodes], weights=lengths))
-            return await self._engine.keep(KeepOrder(self.key, number, rows, memory, returns, entropy, policy))
+            held = self._rows.held
+            return await self._engine.keep(
+                KeepOrder(self.key, number, rows, remembered, memory, returns, entropy, held, policy)
+            )
         experience, returns = await asyncio.to_thread(stack, episodes)
         return await self._engine.adapt(AdaptOrder(self.key, number, experience, returns, policy=policy))
 
@@ -204,6 +210,8 @@ class OwnedSession(LiveSession):
 
     def _learned(self, sequence: int | None, event: StepTaken) -> None:
         self._episodes.drop(event.episodes)
+        if self._rows is not None:
+            self._rows.stepped()
         if sequence is not None:
             self._replies.answer(sequence, [event], durable=True)
 
@@ -214,3 +222,9 @@ class OwnedSession(LiveSession):
         allowed = math.inf if free else 0 if exact else 1
         if lag < 0 or lag > allowed:
             raise StaleStep(step, self.record.step)
+
+
+def _replay(key: int, memory: Arrays, message: Trajectories, which: slice) -> ReplayOrder:
+    """The order to show a row some of a message's episodes."""
+    parts = (message.observations, message.raw_actions, message.rewards, message.lengths, message.truncated)
+    return ReplayOrder(key, memory, *(array[which] for array in parts))

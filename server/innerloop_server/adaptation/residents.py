@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from innerloop.arrays import Array
 from innerloop.policy import Policy
 from innerloop_server.adaptation import memory, states
 from innerloop_server.adaptation.guard import Guard
@@ -14,6 +15,7 @@ from innerloop_server.adaptation.inner_loop import (
     LoadedRevision,
     Resident,
     Step,
+    holds,
     memory_step,
     simulated_step,
     supervised_step,
@@ -34,7 +36,7 @@ def resident_of(order: Attach, revision: LoadedRevision, device: torch.device) -
         state, best, guard, phase = states.unpack_snapshot(order.snapshot, device)
     else:
         state = best = memory.begin(learner, revision.meta) if remembers else learner.begin(revision.meta, 1)
-        guard, phase = Guard(enabled=order.guard and not remembers), 0
+        guard, phase = Guard(enabled=order.guard), 0
     return Resident(
         revision=revision,
         seed=order.seed,
@@ -53,7 +55,8 @@ def attached(key: int, resident: Resident) -> Attached:
     """What is said of a resident when it has come."""
     revision, kept = resident.revision, None
     if resident.task is None and memory.remembers(revision.learner):
-        kept = memory.kept_rows(resident.state, memory.begin(revision.learner, revision.meta))
+        most = revision.learner.inner_steps if resident.guard.enabled else None
+        kept = memory.kept_rows(resident.state, memory.begin(revision.learner, revision.meta), most)
     return Attached(key, policy_file(resident), kept)
 
 
@@ -80,11 +83,16 @@ def uncertainty(resident: Resident) -> dict[str, float]:
 
 
 def policy_file(resident: Resident) -> bytes:
-    """The present state as a portable policy file; one that remembers starts where the session is."""
+    """The present state as a portable policy file. One that remembers starts where the session is, and is frozen there
+    where the guard holds what it remembers.
+    """
     revision, state = resident.revision, resident.state
     remembers = memory.remembers(revision.learner)
     header, weights = revision.learner.export(revision.meta, memory.own(state) if remembers else state)
     spec = revision.ref.spec
     header = replace(header, family=spec.family, learner=spec.name, revision=revision.ref.name, steps=resident.number)
-    start = memory.weights_of(state) if remembers else {}
+    start: dict[str, Array] = {}
+    if remembers:
+        start = memory.weights_of(state)
+        header = replace(header, adapts=not holds(resident, memory.remembered(state, resident.number)))
     return Policy(header, {**weights[0], **start}).to_bytes()

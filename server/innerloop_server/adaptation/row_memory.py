@@ -14,23 +14,28 @@ from innerloop_server.errors import Exhausted
 
 MOST_ROWS = 10_000
 """Rows that a session remembers for."""
+Saved = tuple[dict[str, Array] | None, int, bool]
 
 
 class RowMemory:
     """The memories of one client-owned session, by row; each is a trial of its own until its ``trial_end``.
 
     A row's memory is *settled* where an episode of it has ended: that is what is made durable, and what an episode that
-    is restarted starts from. Within an episode it moves on with every action.
+    is restarted starts from. Within an episode it moves on with every action. A row that remembers as many whole
+    episodes as it may is *held*: what it has settled stays, and every further episode starts from there.
     """
 
     def __init__(self, kept: KeptRows) -> None:
         """Args:
         kept: what the session's last durable step kept.
         """
-        self._empty = kept.empty
+        self._empty, self._most = kept.empty, kept.most
         self._settled: dict[int, dict[str, Array]] = {
             int(row): {name: array[i] for name, array in kept.memory.items()} for i, row in enumerate(kept.rows)
         }
+        self._remembered = {int(row): int(n) for row, n in zip(kept.rows, kept.remembered, strict=True)}
+        """Whole episodes that each settled memory is of."""
+        self._moved = False
         self._open: dict[int, dict[str, Array]] = {}
         self._acted: set[int] = set()
         """Rows that were given an action whose outcome has not been reported."""
@@ -53,18 +58,24 @@ class RowMemory:
                 self._acted.discard(row)
                 ended = bool(message.terminated[i] or message.truncated[i])
                 if ended:
-                    self._settled[row] = self._open.pop(row) | {
+                    after = self._open.pop(row) | {
                         LAST_REWARD: np.asarray(message.rewards[i], np.float32),
                         LAST_TERMINATED: np.asarray(message.terminated[i], np.bool_),
                         LAST_TRUNCATED: np.asarray(message.truncated[i] and not message.terminated[i], np.bool_),
                     }
+                    if self.room(row, 1):
+                        self._keep(row, after, self._remembered.get(row, 0) + 1)
+                        self._moved = True
+                    else:
+                        self._settled.setdefault(row, dict(self._empty))
                 elif message.report_only:
                     del self._open[row]  # its episode is forgotten, and with it what it was remembered for
                 else:
                     self._open[row] = self._open[row] | {LAST_REWARD: np.asarray(message.rewards[i], np.float32)}
             if message.trial_end is not None and message.trial_end[i]:
                 self._open.pop(row, None)
-                self._settled[row] = dict(self._empty)
+                self._keep(row, dict(self._empty), 0)
+                self._moved = True
 
     def of(self, rows: Sequence[int]) -> dict[str, Array]:
         """What the rows remember before they act: [R, ...] each."""
@@ -81,20 +92,53 @@ class RowMemory:
         """Whether an episode of the row is under way."""
         return row in self._open
 
-    def settle(self, row: int, memory: Mapping[str, Array]) -> None:
-        """Take in what a row remembers after whole episodes: [1, ...] each."""
-        self._settled[row] = {name: array[0] for name, array in memory.items()}
+    def room(self, row: int, episodes: int) -> int:
+        """How many of so many further whole episodes the row may remember."""
+        if self._most is None:
+            return episodes
+        return max(0, min(episodes, self._most - self._remembered.get(row, 0)))
+
+    def settle(self, row: int, memory: Mapping[str, Array], episodes: int) -> None:
+        """Take in what a row remembers after so many further whole episodes: [1, ...] each."""
+        self._keep(row, {name: array[0] for name, array in memory.items()}, self._remembered.get(row, 0) + episodes)
+        self._moved |= episodes > 0
+
+    def saved(self, row: int) -> Saved:
+        """What :meth:`restore` needs to undo whatever is settled from here on."""
+        return self._settled.get(row), self._remembered.get(row, 0), self._moved
+
+    def restore(self, row: int, saved: Saved) -> None:
+        """Undo what was settled since."""
+        memory, remembered, self._moved = saved
+        self._keep(row, dict(self._empty) if memory is None else memory, remembered)
+
+    def _keep(self, row: int, memory: dict[str, Array], remembered: int) -> None:
+        self._settled[row], self._remembered[row] = memory, remembered
+
+    @property
+    def held(self) -> bool:
+        """No row has settled anything since the last step."""
+        return not self._moved
+
+    def stepped(self) -> None:
+        """What is settled has become durable."""
+        self._moved = False
 
     def drop_open(self) -> None:
         """Forget what open episodes were remembered for: after a lost stream the client restarts them."""
         self._open.clear()
         self._acted.clear()
 
-    def settled(self) -> tuple[Array, Arrays]:
-        """([R] int64 ids in order, [R, ...] each): what a durable step keeps."""
+    def settled(self) -> tuple[Array, Array, Arrays]:
+        """([R] int64 ids in order, [R] int64 episodes remembered, [R, ...] each): what a durable step keeps."""
         rows = sorted(self._settled)
         each = [self._settled[row] for row in rows]
-        return np.array(rows, np.int64), {
-            name: np.stack([one[name] for one in each]) if each else np.zeros((0, *like.shape), like.dtype)
-            for name, like in self._empty.items()
-        }
+        remembered = np.array([self._remembered.get(row, 0) for row in rows], np.int64)
+        return (
+            np.array(rows, np.int64),
+            remembered,
+            {
+                name: np.stack([one[name] for one in each]) if each else np.zeros((0, *like.shape), like.dtype)
+                for name, like in self._empty.items()
+            },
+        )

@@ -83,7 +83,7 @@ def fixed_plan(family: Family, split: Split = Split.TEST, *, remembers: bool = F
         family: one without an entry in the file takes that of the same family with default options, else the default.
         split: TEST is what is reported, VALIDATION what a revision is promoted on. TRAIN has no plan of its own and
             takes the numbers of TEST: a score there tells of overfitting, nothing else.
-        remembers: the learner adapts by remembering, so that its sessions have no guard.
+        remembers: the learner adapts by remembering, so that its sessions have a guard whatever their steps.
     """
     plans: Mapping[str, Mapping[str, Mapping[str, int]]] = tomllib.loads(PROTOCOLS.read_text(encoding="utf-8"))
     own = plans.get(family.name) or plans.get(family.name.partition(".")[0]) or plans["default"]
@@ -113,8 +113,8 @@ def make_plan(
         family: what the learner is bound to.
         split: the stream of tasks.
         remembers: the learner adapts by remembering.
-        guard: ``None``: on where a step has enough episodes to judge by. Supervised families have none, nor have
-            learners that remember.
+        guard: ``None``: on where a step has enough episodes to judge by, and where the learner remembers. Supervised
+            families have none.
         greedy: score the mode.
         simulator: ``None``: the family's first.
         **numbers: any numeric field of :class:`Plan`; ``None``: as in the fixed plan.
@@ -125,8 +125,6 @@ def make_plan(
     """
     if guard and family.supervision is not None:
         raise InvalidField("plan.guard", f"sessions of {family.name} learn from labelled examples and have no guard")
-    if guard and remembers:
-        raise InvalidField("plan.guard", "sessions of a learner that adapts by remembering have no guard")
     if simulator is not None and simulator not in family.simulators:
         raise InvalidField(
             "plan.simulator",
@@ -146,7 +144,7 @@ def make_plan(
 
 
 def _guarded(family: Family, episodes: int, *, remembers: bool) -> bool:
-    return family.supervision is None and not remembers and episodes >= MINIMUM_EPISODES
+    return family.supervision is None and (remembers or episodes >= MINIMUM_EPISODES)
 
 
 def draw_tasks(family: Family, plan: Plan) -> list[Task]:

@@ -353,6 +353,25 @@ def test_batching_serves_many_at_once_and_one_by_one_alike(ref: RevisionRef) -> 
     assert len(results[0]) == 8
 
 
+def test_learners_of_the_same_weights_stay_who_they_are(tmp_path: Path) -> None:
+    one = drift.revision(tmp_path, drift.spec())
+    spec = drift.spec("another", initial_rate=0.4)
+    other = replace(one, name="learners/another/revisions/1", spec=spec)
+    core, alone, hashes = drift.core(), drift.core(), []
+    for key, ref in ((1, one), (2, other)):
+        core.submit(drift.attach(key, ref, drift.task()))
+        core.submit(StepOrder(key, 1))
+    alone.submit(drift.attach(2, other, drift.task()))
+    alone.submit(StepOrder(2, 1))
+    for answer in (*drain(core), *drain(alone)):
+        if isinstance(answer, Attached):
+            assert Policy.from_bytes(answer.policy).header.learner == {1: "drift-maml", 2: "another"}[answer.key]
+        else:
+            assert isinstance(answer, Stepped)
+            hashes.append((answer.key, answer.state_hash))
+    assert len(set(hashes)) == 2, "each adapts by its own settings, whoever keeps it company"
+
+
 def test_idle_revisions_leave_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "IDLE_REVISIONS", 2)
     core = drift.core()
@@ -362,7 +381,7 @@ def test_idle_revisions_leave_the_device(tmp_path: Path, monkeypatch: pytest.Mon
         seated(core, n, drift.revision(tmp_path, drift.spec(f"l{n}", hidden_sizes=[n])))
         core.submit(Detach(n))
     held = core._revisions
-    assert used.hash in held
+    assert used.key in held
     assert len(held) <= 4
 
 

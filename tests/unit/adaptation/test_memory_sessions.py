@@ -39,7 +39,13 @@ from innerloop_server.errors import InvalidField
 from innerloop_server.learners.registry import build
 from innerloop_server.tasks.sampling import stack_parameters
 
-SETTINGS: dict[str, object] = {"encoder_sizes": [5], "memory_size": 6, "hidden_sizes": [4], "last_layer_scale": 1.0}
+SETTINGS: dict[str, object] = {
+    "encoder_sizes": [5],
+    "memory_size": 6,
+    "hidden_sizes": [4],
+    "last_layer_scale": 1.0,
+    "episodes_per_trial": 3,
+}
 
 
 @pytest.fixture(autouse=True, params=["gru", "transformer"])
@@ -145,6 +151,24 @@ def test_a_step_is_an_episode_and_the_memory_goes_on(ref: RevisionRef) -> None:
             np.testing.assert_array_equal(array, state[name][0].numpy(), err_msg=name)
         assert state["last.truncated"].item(), "the horizon ended it, and the next episode is told so"
         assert not state["last.trial_end"].item()
+
+
+def test_the_guard_holds_what_training_made_the_learner_remember(ref: RevisionRef) -> None:
+    """Trials of three episodes: a policy has learned what to do with the memory of two."""
+    core, free = drift.core(), drift.core()
+    seated(core, 1, ref, guard=True)
+    seated(free, 1, ref)
+    steps = [stepped(core, 1, number, policy=True) for number in (1, 2, 3, 4)]
+    assert [step.guarded for step in steps] == [False, False, True, True]
+    assert [step.state_hash for step in steps[:2]] == [stepped(free, 1, number).state_hash for number in (1, 2)]
+    assert len({step.state_hash for step in steps[1:]}) == 1
+    assert len({step.pre_return for step in steps}) == 4, "episodes are played all the same, each from its own streams"
+    assert stepped(free, 1, 3).pre_return == steps[2].pre_return
+    assert [Policy.from_bytes(step.policy).header.adapts for step in steps] == [True, False, False, False]
+    # Where it came back, it is held too.
+    fresh = drift.core()
+    seated(fresh, 1, ref, guard=True, snapshot=steps[2].snapshot, number=3)
+    assert shown(stepped(fresh, 1, 4)) == shown(steps[3])
 
 
 def test_a_steps_episode_draws_from_the_streams_of_its_number(ref: RevisionRef) -> None:
@@ -271,11 +295,14 @@ async def test_a_session_from_open_to_policy(tmp_path: Path) -> None:
     steps, adapted = await whole(house, opening)
     assert [step.episodes for step in steps] == [1, 1, 1]
     assert steps[-1].total_episodes == 3
-    assert adapted.policy.header["adapts"] is True
-    for changes, field in (({"guard": True}, "open.guard"), ({"episodes_per_step": 2}, "open.episodes_per_step")):
-        with pytest.raises(InvalidField) as refused:
-            await house.open(replace(opening, **changes))
-        assert refused.value.field == field
+    assert [step.guarded for step in steps] == [False, False, True]
+    assert adapted.policy.header["adapts"] is False
+    free, on = await whole(house, replace(opening, request_id="free", guard=False))
+    assert [step.guarded for step in free] == [False] * 3
+    assert on.policy.header["adapts"] is True
+    with pytest.raises(InvalidField) as refused:
+        await house.open(replace(opening, episodes_per_step=2))
+    assert refused.value.field == "open.episodes_per_step"
     # Left after the first step and resumed after a restart: the same steps.
     stream = await house.open(replace(opening, request_id="again"))
     session = stream.session

@@ -28,7 +28,13 @@ from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task, stack_parameters
 from innerloop_server.training.specs import spec_for
 
-SETTINGS = {"encoder_sizes": [5], "memory_size": 6, "hidden_sizes": [4], "last_layer_scale": 1.0}
+SETTINGS: dict[str, object] = {
+    "encoder_sizes": [5],
+    "memory_size": 6,
+    "hidden_sizes": [4],
+    "last_layer_scale": 1.0,
+    "episodes_per_trial": 4,
+}
 
 
 def spec() -> LearnerSpec:
@@ -115,8 +121,45 @@ async def test_what_is_shown_is_remembered_as_what_was_done(house: House) -> Non
     assert (step.number, step.episodes) == (1, 3)
     assert step.state_hash == steps[-1].state_hash
     await together.say(Finish(3))
-    assert (await together.next(Adapted)).policy.header["adapts"] is True
+    assert (await together.next(Adapted)).policy.header["adapts"] is False
     await together.leave()
+
+
+async def test_what_may_not_be_remembered_is_shown_as_the_first_that_is_not(house: House) -> None:
+    """Trials of two episodes: of three, one is remembered, and the others are looked at from there."""
+    free = await opened(house)
+    episodes, _ = await acted(free, ENDS)
+    await free.leave()
+    house.store.put_learner(replace(spec(), name="drift-short", settings=SETTINGS | {"episodes_per_trial": 2}))
+    house.store.add_revision("drift-short", drift.weights(spec()), {})
+    house.store.promote("drift-short", 1)
+
+    async def shown(order: Sequence[Sequence[int]]) -> list[StepTaken]:
+        stream = await house.open(open_owned(learner="drift-short", guard=None))
+        await stream.next(Opened)
+        steps = []
+        for number, which in enumerate(order):
+            await stream.say(told(2 + number, number, [episodes[i] for i in which]))
+            steps.append(await stream.next(StepTaken))
+        await stream.leave()
+        return steps
+
+    one, second, third = await shown([[0], [1], [2]])
+    (together,) = await shown([[0, 1, 2]])
+    first, rest = await shown([[0], [2, 1]])
+    assert [step.guarded for step in (one, second, third, together, first, rest)] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert len({step.state_hash for step in (one, second, third, together, first, rest)}) == 1
+    lengths = [len(one["rewards"]) for one in episodes]
+    of_each = [step.metrics["entropy"] for step in (one, second, third)]
+    assert together.metrics["entropy"] == pytest.approx(np.average(of_each, weights=lengths))
+    assert rest.metrics["entropy"] == pytest.approx(np.average(of_each[1:], weights=lengths[1:]))
 
 
 async def test_a_killed_server_goes_on_from_what_was_shown(house: House) -> None:

@@ -22,7 +22,13 @@ from innerloop_server.adaptation.row_memory import RowMemory
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import Exhausted, PreconditionFailed
 
-SETTINGS: dict[str, object] = {"encoder_sizes": [5], "memory_size": 6, "hidden_sizes": [4], "last_layer_scale": 1.0}
+SETTINGS: dict[str, object] = {
+    "encoder_sizes": [5],
+    "memory_size": 6,
+    "hidden_sizes": [4],
+    "last_layer_scale": 1.0,
+    "episodes_per_trial": 3,
+}
 
 
 @pytest.fixture(autouse=True, params=["gru", "transformer"])
@@ -200,6 +206,82 @@ async def test_what_only_reports_is_remembered_too(house: House) -> None:
     await stream.leave()
 
 
+def said_hashes(taken: Sequence[StepTaken]) -> list[str]:
+    return [step.state_hash for step in taken]
+
+
+async def test_a_row_that_remembers_as_much_as_in_training_is_held(house: House) -> None:
+    """Trials of three episodes: of each row two are remembered, until its trial ends; a kill changes nothing."""
+    stream, _ = await opened(house)
+    sequence, taken = 1, []
+
+    async def episode(**changes: Any) -> Observe:
+        """Row 0 is in an episode; it ends, and the next begins."""
+        nonlocal sequence
+        sequence += 1
+        said = says(sequence, len(taken), (0,), terminated=(0,), **changes)
+        await stream.say(said)
+        taken.append(await stream.next(StepTaken))
+        await stream.next(Actions)
+        return said
+
+    sequence += 1
+    await stream.say(says(sequence, 0, (0,)))
+    await stream.next(Actions)
+    for _ in range(4):
+        await episode()
+    assert [step.guarded for step in taken] == [False, False, True, True]
+    assert len(set(said_hashes(taken))) == 2
+    assert [Policy.from_bytes(step.policy_file).header.adapts for step in taken] == [True, False, False, False]
+    session = stream.session
+    house = house.killed()
+    stream = await house.resume(session, last_step=4)
+    await stream.next(Opened)
+    sequence += 1
+    begins = says(sequence, 4, (0,))
+    await stream.say(begins)
+    await stream.next(Actions)
+    await episode()
+    assert (taken[-1].guarded, taken[-1].state_hash) == (True, taken[1].state_hash)
+    # Another row is free to remember, and so is this one in its next trial.
+    sequence += 1
+    await stream.say(says(sequence, 5, (7,)))
+    await stream.next(Actions)
+    sequence += 1
+    await stream.say(says(sequence, 5, (7,), terminated=(7,), report_only=True))
+    taken.append(await stream.next(StepTaken))
+    await stream.next(Accepted)
+    assert not taken[-1].guarded
+    await episode(trial_end=np.array([True]))
+    await episode()
+    assert [step.guarded for step in taken[-2:]] == [False, False]
+    assert len(set(said_hashes(taken[-4:]))) == 4
+    await stream.leave()
+
+
+@pytest.mark.parametrize(("most", "kept"), [(None, 3), (0, 0), (2, 2)])
+def test_rooms_for_episodes(most: int | None, kept: int) -> None:
+    none = np.zeros(0, np.int64)
+    rows = RowMemory(KeptRows(none, none, {}, {"memory": np.zeros(3, np.float32)}, most))
+    assert rows.held
+    for n in range(3):
+        assert rows.room(5, 10) == (10 if most is None else kept - min(n, kept))
+        rows.report(observe(2 * n, 0, (5,)))
+        rows.acted((5,), {"memory": np.full((1, 3), n + 1, np.float32)})
+        rows.report(observe(2 * n + 1, 0, (5,), (5,), report_only=True))
+    ids, remembered, memory = rows.settled()
+    assert (ids.tolist(), remembered.tolist(), memory["memory"][0].tolist()) == ([5], [kept], [kept] * 3)
+    assert rows.held == (kept == 0)
+    rows.stepped()
+    assert rows.held
+    before = rows.saved(5)
+    rows.settle(5, {"memory": np.full((1, 3), 9, np.float32)}, 2)
+    assert not rows.held
+    rows.restore(5, before)
+    _, remembered, memory = rows.settled()
+    assert (rows.held, remembered.tolist(), memory["memory"][0].tolist()) == (True, [kept], [kept] * 3)
+
+
 async def test_empty_steps_are_refused(house: House) -> None:
     stream, _ = await opened(house)
     with pytest.raises(PreconditionFailed, match="no complete episode"):
@@ -209,11 +291,11 @@ async def test_empty_steps_are_refused(house: House) -> None:
 
 def test_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_memory, "MOST_ROWS", 2)
-    rows = RowMemory(KeptRows(np.zeros(0, np.int64), {}, {"memory": np.zeros(3, np.float32)}))
+    rows = RowMemory(KeptRows(np.zeros(0, np.int64), np.zeros(0, np.int64), {}, {"memory": np.zeros(3, np.float32)}))
     rows.report(observe(1, 0, (0, 1)))
     rows.acted((0, 1), {"memory": np.ones((2, 3), np.float32)})
     with pytest.raises(Exhausted, match="3 rows"):
         rows.report(observe(2, 0, (2,)))
-    ids, memory = rows.settled()
+    ids, _, memory = rows.settled()
     assert ids.shape == (0,)
     assert memory["memory"].shape == (0, 3)

@@ -16,7 +16,6 @@ from innerloop_server.adaptation.core import EngineCore
 from innerloop_server.adaptation.local import LocalEngine
 from innerloop_server.adaptation.orders import RevisionRef
 from innerloop_server.domain import LearnerSpec, Split, Task
-from innerloop_server.errors import InvalidField
 from innerloop_server.evaluation.plan import draw_tasks, fixed_plan, make_plan
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.evaluation.scores import trial_metrics
@@ -30,7 +29,13 @@ from innerloop_server.training.specs import spec_for
 REGISTRY = load_registry()
 FAMILY = REGISTRY.get("gridnavi")
 DRAWN = REGISTRY.get("navigation-2d")
-SETTINGS = {"encoder_sizes": [8], "memory_size": 8, "hidden_sizes": [8], "last_layer_scale": 1.0}
+SETTINGS = {
+    "encoder_sizes": [8],
+    "memory_size": 8,
+    "hidden_sizes": [8],
+    "last_layer_scale": 1.0,
+    "episodes_per_trial": FAMILY.episodes_per_trial,
+}
 
 
 @pytest.fixture(params=["gru", "transformer"])
@@ -43,14 +48,23 @@ def ref(request: pytest.FixtureRequest, tmp_path: Path) -> RevisionRef:
     return RevisionRef("learners/gridnavi-rl2/revisions/1", hashlib.sha256(data).hexdigest(), str(path), spec)
 
 
-def test_plans_of_learners_that_remember_have_no_guard() -> None:
-    assert make_plan(FAMILY, Split.TEST, episodes_per_step=100).guard
-    assert not make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=100).guard
-    assert not make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=100, guard=False).guard
-    assert not fixed_plan(DRAWN, Split.TEST, remembers=True).guard
-    with pytest.raises(InvalidField, match="no guard") as refused:
-        make_plan(FAMILY, Split.TEST, remembers=True, guard=True)
-    assert refused.value.field == "plan.guard"
+def test_plans_of_learners_that_remember_have_a_guard_whatever_their_steps() -> None:
+    assert not make_plan(FAMILY, Split.TEST, episodes_per_step=1).guard
+    assert make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=1).guard
+    assert not make_plan(FAMILY, Split.TEST, remembers=True, episodes_per_step=1, guard=False).guard
+    assert fixed_plan(DRAWN, Split.TEST, remembers=True).guard
+
+
+async def test_past_a_trial_of_training_every_episode_is_as_its_last(ref: RevisionRef) -> None:
+    trial, found = 1, {}
+    ref = replace(ref, spec=replace(ref.spec, settings={**ref.spec.settings, "episodes_per_trial": trial}))
+    for guard in (True, False):
+        plan = make_plan(FAMILY, Split.TEST, tasks=21, steps=3, evaluation_episodes=1, greedy=True, guard=guard)
+        engine = LocalEngine(EngineCore(REGISTRY, torch.device("cpu"), device_rows=32))
+        found[guard] = (await evaluate(engine, plan, draw_tasks(FAMILY, plan), ref)).returns
+    np.testing.assert_array_equal(found[True][:, :trial], found[False][:, :trial])
+    np.testing.assert_array_equal(found[True], found[True][:, :1].repeat(4, 1))
+    assert not np.array_equal(found[True], found[False]), "a memory that goes on changing nothing proves little"
 
 
 @torch.no_grad()

@@ -268,3 +268,15 @@ def test_random_actions_are_seen_at_about_one() -> None:
         size = np.sqrt((((np.stack(seen) - family.observation_shift) / family.observation_scale) ** 2).mean(0))
         assert size.max() < 4, family.name
         assert np.median(size[size > 0]) > 0.1, family.name
+
+
+def test_the_memoryless_bound_of_directions_is_what_both_pay_for_the_same_actions() -> None:
+    family = HalfCheetahDirection()
+    (bound,) = family.references
+    still = np.zeros((40, family.action_size), np.float32)
+    for chosen, cost in ((actions(family, 40), True), (still, False)):
+        paid = []
+        for direction in (0, 1):
+            with make(family, direction=direction) as env:
+                paid.append(sum(rollout(env, chosen)[2::2]))
+        assert (sum(paid) / 2 < bound.value - 1) if cost else (sum(paid) / 2 == pytest.approx(bound.value, abs=1e-9))

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from innerloop.arrays import Array, Arrays
+from innerloop_server.domain import Reference
 from innerloop_server.tasks.families.halfcheetah_velocity import CONTROL_COST, HalfCheetahFamily
 from innerloop_server.tasks.families.mujoco_tools import MujocoTask
 
@@ -51,3 +52,15 @@ class HalfCheetahDirection(HalfCheetahFamily):
     def parameter_space(self) -> gymnasium.spaces.Dict:
         """``direction``: 0 backwards, 1 forwards."""
         return gymnasium.spaces.Dict({"direction": gymnasium.spaces.Discrete(2)})
+
+    @functools.cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """What is gained one way is lost the other, so both tasks together pay nobody who does the same in both."""
+        return (
+            Reference(
+                "memoryless",
+                0.0,
+                "closed form: who cannot see the direction moves alike in both tasks, so what velocity pays cancels "
+                "out; standing still saves the control cost",
+            ),
+        )
