@@ -192,11 +192,11 @@ async def test_what_failed_is_sent_again_and_counts_once(house: House, monkeypat
 
     monkeypatch.setattr(house.engine, "keep", away)
     with pytest.raises(Unavailable):
-        await stream.say(told(2, 0, episodes))
+        await stream.say(told(2, 0, episodes[:2]))
     monkeypatch.setattr(house.engine, "keep", keep)
-    await stream.say(told(2, 0, episodes))
+    await stream.say(told(2, 0, episodes[:2]))
     step = await stream.next(StepTaken)
-    assert (step.episodes, step.state_hash) == (3, steps[-1].state_hash)
+    assert (step.episodes, step.state_hash) == (2, steps[1].state_hash)
     await stream.leave()
 
 
