@@ -76,11 +76,12 @@ def test_the_servers_own_episodes(client: innerloop.Client, learner: str) -> Non
 def test_the_command_line(client: innerloop.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INNERLOOP_ADDRESS", client.options.address)
     save = tmp_path / "policy.safetensors"
-    shown = CliRunner().invoke(main, ["adapt", NAME, "--test-index", "2", "--steps", "2", "--save", str(save)])
+    shown = CliRunner().invoke(main, ["adapt", NAME, "--test-index", "2", "--steps", "5", "--save", str(save)])
     assert shown.exit_code == 0, shown.output
     assert "None" not in shown.output
+    assert shown.output.count("held") == 2, "trials of four episodes: three are remembered"
     assert "act(input, memory=policy.begin())" in shown.output
-    assert innerloop.load_policy(save).header.steps == 2
+    assert innerloop.load_policy(save).header.steps == 5
 
 
 @pytest.mark.parametrize("learner", [NAME, ATTENTIVE])

@@ -36,7 +36,11 @@ from innerloop.types import Family, Step, Task
 @click.option(
     "--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training; 20 for a guard]"
 )
-@click.option("--guard/--no-guard", default=None, help="Take back steps that hurt. [default: from 20 episodes a step, or where it remembers]")
+@click.option(
+    "--guard/--no-guard",
+    default=None,
+    help="Take back steps that hurt. [default: from 20 episodes a step, or where it remembers]",
+)
 @click.option("--seed", type=int, help="Seed of all that the session draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the policy to a file.")
@@ -105,7 +109,13 @@ def _columns(steps: Sequence[Step]) -> dict[str, Callable[[Step], Any]]:
         "expected of one more": lambda step: step.expected_gain,
     }
     known = {name: show for name, show in columns.items() if any(show(step) is not None for step in steps)}
-    return {**known, "": lambda step: "taken back" if step.guarded else ""}
+    return {**known, "": _guarded}
+
+
+def _guarded(step: Step) -> str:
+    if not step.guarded:
+        return ""
+    return "held" if step.post_return is None else "taken back"  # who remembers makes no update
 
 
 def _task(client: Client, learner: str, name: str | None, params: tuple[str, ...], index: int, seed: int) -> Task | str:
