@@ -230,9 +230,10 @@ class Client:
             target_return: ends when a step's mean sampled return reaches it.
             seed: of all that the session draws; the server chooses one when left out (``opened.seed``).
             simulator: ``batch`` or ``actors``; empty: the family's default.
-            episodes_per_step: 0: as many as in training, and at least 20 where there is a guard.
+            episodes_per_step: 0: as many as in training, and at least 20 where a guard judges; of learners that
+                remember always one.
             guard: take back steps that made the return fall, or hold a memory at the length of training; left out: from
-                20 episodes a step, of those that remember always, of ``pearl`` never.
+                20 episodes a step, of learners that remember always, of ``pearl`` never.
             policy_in_steps: every step carries its policy.
             lease_seconds: how long the session outlives its last message; left out: 15 minutes.
             request_id: opening again with the same id comes back to the same session.

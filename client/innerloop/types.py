@@ -180,7 +180,8 @@ class Step:
     entropy: float
     """Of the policy before, in nats; where a learner remembers, of the policy that played the episodes."""
     guarded: bool
-    """The update made the sampled return fall and was taken back."""
+    """The update made the sampled return fall and was taken back; where a learner remembers: none of the step's
+    episodes is remembered, since its memory is as long as in training."""
     rate_scale: float
     """What the inner rates are multiplied by in the next update."""
     episodes: int
@@ -198,9 +199,9 @@ class Step:
     """Entropy in nats of what the method believes about the task; ``None`` without such a belief."""
 
     def __str__(self) -> str:
-        """``step 3: return -1.95 -> -2.99 (taken back)``."""
+        """``step 3: return -1.95 -> -2.99 (guarded)``."""
         after = "" if self.post_return is None else f" -> {self.post_return:.2f}"
-        return f"step {self.number}: return {self.pre_return:.2f}{after}{' (taken back)' if self.guarded else ''}"
+        return f"step {self.number}: return {self.pre_return:.2f}{after}{' (guarded)' if self.guarded else ''}"
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,21 @@ async def test_a_memory_goes_there_and_back(stub: policy_pb2_grpc.PolicyServiceA
     assert (await stub.GetPolicy(policy_pb2.GetPolicyRequest(name=name))).policy.adapts
 
 
+async def test_a_policy_that_is_frozen_in_a_task_refuses_another(
+    stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store
+) -> None:
+    policy = a_recalling_policy()
+    name = f"policies/{keep(store, 'local', Policy(replace(policy.header, adapts=False), policy.weights)).id}"
+    seen = input_to_pb(steps_of(3)[3])  # where the trial of one row ends
+    for call in (
+        lambda: stub.Act(policy_pb2.ActRequest(policy=name, input=seen)),
+        lambda: stub.ActStream(iter([policy_pb2.ActStreamRequest(policy=name, input=seen)])).read(),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"input\.trial_end: .*adapts=True") as caught:
+            await call()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_memory_that_does_not_fit_is_named(stub: policy_pb2_grpc.PolicyServiceAsyncStub, store: Store) -> None:
     remembers = f"policies/{keep(store, 'local', a_recalling_policy()).id}"
     frozen = f"policies/{keep(store, 'local', a_policy()).id}"

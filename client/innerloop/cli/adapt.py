@@ -34,12 +34,16 @@ from innerloop.types import Family, Step, Task
 @click.option("--seconds", type=float, help="Budget of computing seconds.")
 @click.option("--target-return", type=float, help="Stop when a step's mean return reaches it.")
 @click.option(
-    "--episodes-per-step", type=POSITIVE, callback=zero_if_left_out, help="[default: as in training; 20 for a guard]"
+    "--episodes-per-step",
+    type=POSITIVE,
+    callback=zero_if_left_out,
+    help="[default: as in training; 20 for a guard to judge]",
 )
 @click.option(
     "--guard/--no-guard",
     default=None,
-    help="Take back steps that hurt. [default: from 20 episodes a step, or where it remembers]",
+    help="Take back steps that hurt, or hold a memory at the length of training. "
+    "[default: from 20 episodes a step, or where it remembers]",
 )
 @click.option("--seed", type=int, help="Seed of all that the session draws.")
 @click.option("--simulator", type=click.Choice(["batch", "actors"]), default=None, help="What runs the episodes.")

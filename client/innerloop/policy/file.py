@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from innerloop.arrays import Array, Arrays, Discrete
 from innerloop.policy.header import Header, PolicyFormatError
-from innerloop.policy.memory import Input, acted, begin, checked, start_of, told, told_by, where
+from innerloop.policy.memory import LAST_TRIAL_END, Input, acted, begin, checked, start_of, told, told_by, where
 from innerloop.policy.networks import forward, forward_with_memory, weight_shapes
 from innerloop.policy.sampling import draw_noise, sample, to_environment
 
@@ -28,6 +28,12 @@ def weights_hash(weights: Arrays) -> str:
         digest.update(f"{name}:{array.dtype.str}:{shape};".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+BOUND = (
+    "this policy is frozen in the task of its session and begins no other trial; for another task take "
+    "Policy(dataclasses.replace(policy.header, adapts=True), policy.weights), or a policy of a session there"
+)
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,16 @@ class Policy:
             except ValueError as error:
                 raise PolicyFormatError(f"what the policy starts from does not fit: {error}") from error
 
+    @property
+    def bound(self) -> bool:
+        """It is frozen in the middle of its session's task, and begins no other trial."""
+        return not self.header.adapts and bool(self._start) and not self._start[LAST_TRIAL_END].any()
+
     def begin(self, rows: int = 1) -> dict[str, Array]:
         """The memory to start from, for so many rows, each a trial of its own; empty where the policy keeps none.
 
         It is what the policy's session left, so it goes on with that session's task. For another task say
-        ``trial_end=True`` with the first input.
+        ``trial_end=True`` with the first input, which a policy that is :attr:`bound` refuses.
         """
         if not self._start:
             return begin(self.header, rows)
@@ -123,8 +134,8 @@ class Policy:
         memory after it; the one that was passed stays as it is.
 
         Raises:
-            ValueError: the observation does not fit the policy's observation space, or the memory the policy; or a
-                number of either or of the rewards is not finite.
+            ValueError: the observation does not fit the policy's observation space, or the memory the policy; a
+                number of either or of the rewards is not finite; or a trial ends of a policy that is :attr:`bound`.
         """
         seen = observation if isinstance(observation, Input) else Input(observation)
         value = np.asarray(seen.observation)
@@ -144,6 +155,8 @@ class Policy:
                     "this policy remembers: pass memory=policy.begin(rows), the same one at every step; act keeps it "
                     "up to date, and decide gives the next one in .memory"
                 )
+            if self.bound and seen.trial_end is not None and np.any(seen.trial_end):
+                raise ValueError(f"trial_end: {BOUND}")
             parameters, hidden = self._recall(replace(seen, observation=batch), memory)
         else:
             parameters = forward(self.header, self.weights, batch)

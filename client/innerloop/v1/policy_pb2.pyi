@@ -312,7 +312,7 @@ class PolicyInput(_message.Message):
 
     @_builtins.property
     def trial_end(self) -> _array_pb2.Array:
-        """[R] bool: the task's lifetime ended, so memory is reset."""
+        """[R] bool: the task's lifetime ended, so memory is reset. A policy that is frozen in a task refuses it."""
 
     def __init__(
         self,

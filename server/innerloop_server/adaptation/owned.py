@@ -179,6 +179,8 @@ class OwnedSession(LiveSession):
         except PreconditionFailed as error:
             if error.reason == "DIVERGED":  # these would spoil every step to come
                 self._episodes.drop(len(episodes))
+                if self._rows is not None:
+                    self._rows.stepped()
             raise
         faults.point("adapt.after")
         event = await self._shielded(self._settle(stepped, sequence))

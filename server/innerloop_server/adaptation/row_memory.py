@@ -75,7 +75,6 @@ class RowMemory:
             if message.trial_end is not None and message.trial_end[i]:
                 self._open.pop(row, None)
                 self._keep(row, dict(self._empty), 0)
-                self._moved = True
 
     def of(self, rows: Sequence[int]) -> dict[str, Array]:
         """What the rows remember before they act: [R, ...] each."""
@@ -110,18 +109,22 @@ class RowMemory:
     def restore(self, row: int, saved: Saved) -> None:
         """Undo what was settled since."""
         memory, remembered, self._moved = saved
-        self._keep(row, dict(self._empty) if memory is None else memory, remembered)
+        if memory is None:
+            self._settled.pop(row, None)
+            self._remembered.pop(row, None)
+        else:
+            self._keep(row, memory, remembered)
 
     def _keep(self, row: int, memory: dict[str, Array], remembered: int) -> None:
         self._settled[row], self._remembered[row] = memory, remembered
 
     @property
     def held(self) -> bool:
-        """No row has settled anything since the last step."""
+        """No episode since the last step is remembered."""
         return not self._moved
 
     def stepped(self) -> None:
-        """What is settled has become durable."""
+        """The episodes until now belong to a step that is durable, or to none."""
         self._moved = False
 
     def drop_open(self) -> None:

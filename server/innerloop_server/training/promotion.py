@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from innerloop_server.evaluation.plan import Plan, draw_tasks, fixed_plan
 from innerloop_server.evaluation.protocol import evaluate
 from innerloop_server.evaluation.scores import bootstrap_interval
 from innerloop_server.learners.registry import remembers, settings_of
+from innerloop_server.store.codec import spec_to_json
 from innerloop_server.streams import Purpose, stream
 from innerloop_server.tasks.family import Family
 from innerloop_server.tasks.registry import Registry
@@ -145,11 +147,13 @@ def validator(
     Returns:
         A function that remembers the last few results: a champion is challenged often, and scores the same each time.
     """
-    remembered: dict[str, Validation] = {}
+    remembered: dict[tuple[str, str], Validation] = {}
 
     async def validate(revision: RevisionRef) -> Validation:
-        if revision.hash in remembered:
-            return remembered[revision.hash]
+        # Of a training's weights and the revision that they become the names differ, and nothing else.
+        key = revision.hash, json.dumps(spec_to_json(revision.spec), sort_keys=True)
+        if key in remembered:
+            return remembered[key]
         family = registry.get(revision.spec.family)
         plan = plan_for(family, revision.spec)
         trial = family.episodes_per_trial if remembers(revision.spec) else 0
@@ -158,7 +162,7 @@ def validator(
         validation = Validation(returns, result.scores, plan.to_json(), gains(result.returns))
         if len(remembered) >= REMEMBERED:
             del remembered[next(iter(remembered))]
-        remembered[revision.hash] = validation
+        remembered[key] = validation
         return validation
 
     return validate

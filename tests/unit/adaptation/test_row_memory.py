@@ -254,7 +254,7 @@ async def test_a_row_that_remembers_as_much_as_in_training_is_held(house: House)
     assert not taken[-1].guarded
     await episode(trial_end=np.array([True]))
     await episode()
-    assert [step.guarded for step in taken[-2:]] == [False, False]
+    assert [step.guarded for step in taken[-2:]] == [True, False], "the end of a trial remembers nothing"
     assert len(set(said_hashes(taken[-4:]))) == 4
     await stream.leave()
 
@@ -280,6 +280,10 @@ def test_rooms_for_episodes(most: int | None, kept: int) -> None:
     rows.restore(5, before)
     _, remembered, memory = rows.settled()
     assert (rows.held, remembered.tolist(), memory["memory"][0].tolist()) == (True, [kept], [kept] * 3)
+    before = rows.saved(0)
+    rows.settle(0, {"memory": np.full((1, 3), 9, np.float32)}, 1)
+    rows.restore(0, before)
+    assert rows.settled()[0].tolist() == [5], "a row that there was not is none again"
 
 
 async def test_empty_steps_are_refused(house: House) -> None:

@@ -131,4 +131,4 @@ def test_update_lines():
 
 def test_a_step_in_words():
     step = Step(3, "", -1.95, -2.99, 0.0, 0.0, 0.0, True, 1.0, 20, 60, 0.1, 0.3)
-    assert str(step) == "step 3: return -1.95 -> -2.99 (taken back)"
+    assert str(step) == "step 3: return -1.95 -> -2.99 (guarded)"

@@ -18,7 +18,7 @@ def test_steps_are_drawn_for_people():
         live.show(reading.step(pb.Step(number=2, pre_return=-3.25, guarded=True)))
         policy = reading.policy_info(policy_message("policies/p", "learners/navigation-2d-maml", 2))
         live.show(Adapted(policy, "budget_steps", 2))
-    assert "step 2: return -3.25 (taken back)" in drawn.getvalue()
+    assert "step 2: return -3.25 (guarded)" in drawn.getvalue()
     assert "2/2" in drawn.getvalue()
 
 
