@@ -30,7 +30,10 @@ def main() -> int:
     rows = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = np.array(list(itertools.accumulate(row["environment_steps"] for row in rows))) / 1e6
     figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name in (name for name in rows[0] if name.startswith("return_")):
+    names = [name for name in rows[0] if name.startswith("return_")]
+    if "return_trial" in names and len(names) == 2:
+        names.remove("return_trial")  # a trial of one episode is that episode
+    for name in names:
         ax.plot(steps, smoothed([row[name] for row in rows], options.smooth), label=name)
     ax.set(xlabel="environment steps, millions", ylabel=f"return, mean of {options.smooth} updates")
     ax.legend()
