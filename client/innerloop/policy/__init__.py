@@ -8,7 +8,7 @@ One of the two client modules that the server's lower floors may import: numpy a
 """
 
 from innerloop.policy.belief import BELIEF_LOG_VARIANCE, BELIEF_MEAN
-from innerloop.policy.file import BOUND, Action, Policy, load_policy, weights_hash
+from innerloop.policy.file import Action, Policy, load_policy, weights_hash
 from innerloop.policy.header import FORMAT, Header, PolicyFormatError
 from innerloop.policy.memory import (
     HIDDEN,
@@ -32,7 +32,6 @@ from innerloop.policy.sampling import draw_noise, log_prob, sample, to_environme
 __all__ = [
     "BELIEF_LOG_VARIANCE",
     "BELIEF_MEAN",
-    "BOUND",
     "FORMAT",
     "HIDDEN",
     "LAST_ACTION",

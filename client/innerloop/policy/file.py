@@ -30,12 +30,6 @@ def weights_hash(weights: Arrays) -> str:
     return digest.hexdigest()
 
 
-BOUND = (
-    "this policy is frozen in the task of its session and begins no other trial; for another task take "
-    "Policy(dataclasses.replace(policy.header, adapts=True), policy.weights), or a policy of a session there"
-)
-
-
 @dataclass(frozen=True)
 class Action:
     """One decision, for one observation or a batch of them."""
@@ -86,16 +80,28 @@ class Policy:
             except ValueError as error:
                 raise PolicyFormatError(f"what the policy starts from does not fit: {error}") from error
 
-    @property
-    def bound(self) -> bool:
-        """It is frozen in the middle of its session's task, and begins no other trial."""
-        return not self.header.adapts and bool(self._start) and not self._start[LAST_TRIAL_END].any()
+    def refuses(self, trial_end: Array | None) -> str:
+        """Why the policy begins no trial where one ends; empty where it may, or where none does.
+
+        One that is frozen in the middle of its session's task would go back to that task.
+
+        Args:
+            trial_end: as in :class:`Input`.
+        """
+        if self.header.adapts or not self._start or self._start[LAST_TRIAL_END]:
+            return ""
+        if trial_end is None or not np.any(trial_end):
+            return ""
+        return (
+            "this policy is frozen in the task of its session and begins no other trial; for another task take "
+            "Policy(dataclasses.replace(policy.header, adapts=True), policy.weights), or a policy of a session there"
+        )
 
     def begin(self, rows: int = 1) -> dict[str, Array]:
         """The memory to start from, for so many rows, each a trial of its own; empty where the policy keeps none.
 
         It is what the policy's session left, so it goes on with that session's task. For another task say
-        ``trial_end=True`` with the first input, which a policy that is :attr:`bound` refuses.
+        ``trial_end=True`` with the first input, which a policy that is frozen there :meth:`refuses`.
         """
         if not self._start:
             return begin(self.header, rows)
@@ -135,7 +141,7 @@ class Policy:
 
         Raises:
             ValueError: the observation does not fit the policy's observation space, or the memory the policy; a
-                number of either or of the rewards is not finite; or a trial ends of a policy that is :attr:`bound`.
+                number of either or of the rewards is not finite; or a trial ends and the policy :meth:`refuses` that.
         """
         seen = observation if isinstance(observation, Input) else Input(observation)
         value = np.asarray(seen.observation)
@@ -155,8 +161,8 @@ class Policy:
                     "this policy remembers: pass memory=policy.begin(rows), the same one at every step; act keeps it "
                     "up to date, and decide gives the next one in .memory"
                 )
-            if self.bound and seen.trial_end is not None and np.any(seen.trial_end):
-                raise ValueError(f"trial_end: {BOUND}")
+            if why := self.refuses(seen.trial_end):
+                raise ValueError(f"trial_end: {why}")
             parameters, hidden = self._recall(replace(seen, observation=batch), memory)
         else:
             parameters = forward(self.header, self.weights, batch)

@@ -532,8 +532,9 @@ class Experience(_message.Message):
     """Whole trajectories: N episodes of up to T steps.
 
     A learner that remembers is shown them as if it had acted itself: row 0 goes on from what it remembers, through the N
-    episodes in their order until the guard holds it, so that they are N consecutive episodes of one environment. `log_probs` are not read, and
-    any `step` that was taken may be named. While an episode of row 0 is open in `observe`: FAILED_PRECONDITION (ROW_OPEN).
+    episodes in their order until the guard holds it, so that they are N consecutive episodes of one environment.
+    `log_probs` are not read, and any `step` that was taken may be named. While an episode of row 0 is open in `observe`:
+    FAILED_PRECONDITION (ROW_OPEN).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

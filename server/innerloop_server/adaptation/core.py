@@ -210,10 +210,9 @@ class EngineCore:
             revision = load(ref, self._device)
             self._revisions[ref.key] = revision
             used = {seat.resident.revision.ref.key for seat in self._seats.values()} | {ref.key}
-            for stale in [key for key in self._revisions if key not in used][
-                : max(0, len(self._revisions) - IDLE_REVISIONS)
-            ]:
-                del self._revisions[stale]
+            idle = [key for key in self._revisions if key not in used]
+            for key in idle[: max(0, len(self._revisions) - IDLE_REVISIONS)]:
+                del self._revisions[key]
         self._revisions.move_to_end(ref.key)
         return revision
 
@@ -242,7 +241,7 @@ class EngineCore:
                 message = f"step {order.number} was ordered at step {resident.number}"
                 self._answers.append(Failed(order.key, message, "FAILED_PRECONDITION"))
             elif isinstance(order, KeepOrder):
-                state = memory.named(order.rows, order.remembered, order.memory, self._device)
+                state = memory.named(order.rows, self._device)
                 taken = keep_step(resident, state, order.returns, order.entropy, held=order.held)
                 self._finish_step(seat, _Running(order, _NOTHING, None, self._arrivals), taken)
             elif isinstance(order, AdaptOrder):

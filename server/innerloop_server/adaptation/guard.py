@@ -4,7 +4,7 @@ When the episodes that a session samples anyway show that a step made the task's
 its best state and halves its inner rate. Pure: a :class:`Guard` is a value, :func:`judge` gives the next one.
 
 A method that remembers makes no updates: there the guard holds the memory of as many episodes as training let it
-remember (``inner_loop.holds``).
+remember (``inner_loop.most_remembered``).
 
 Public MAML code degrades past the trained number of steps (pytorch-maml-rl #42, #46); halving the rate on a fall kept
 returns rising. With few episodes a step a fall is mostly noise, so below :data:`MINIMUM_EPISODES` the guard stays off.

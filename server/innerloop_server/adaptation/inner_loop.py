@@ -208,15 +208,21 @@ def memory_step(resident: Resident, *, greedy: bool = False) -> Step:
         entropy = float(again.entropies[0])
     else:
         entropy = float(played.entropies[0, 0])
-    held = holds(resident, resident.number)
+    held = is_held(resident, resident.number)
     state = resident.state if held else played.state
     now = replace(resident, state=state, best=state, number=resident.number + 1)
     return Taken(now, mean_return(played), None, held, 1, {**NO_UPDATE, "entropy": entropy})
 
 
-def holds(resident: Resident, remembered: int) -> bool:
-    """Whether the guard lets a row that remembers so many whole episodes remember no more of them."""
-    return resident.guard.enabled and remembered >= resident.revision.learner.inner_steps
+def most_remembered(resident: Resident) -> int | None:
+    """Whole episodes that a row may remember: with the guard as many as in training; ``None``: any number."""
+    return resident.revision.learner.inner_steps if resident.guard.enabled else None
+
+
+def is_held(resident: Resident, remembered: int) -> bool:
+    """Whether a row that remembers so many whole episodes may remember no more of them."""
+    most = most_remembered(resident)
+    return most is not None and remembered >= most
 
 
 def keep_step(resident: Resident, state: Tensors, returns: Array, entropy: float, *, held: bool) -> Taken:

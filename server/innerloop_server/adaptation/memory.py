@@ -21,7 +21,7 @@ from innerloop.policy import (
     LAST_TRUNCATED,
     START,
 )
-from innerloop_server.adaptation.orders import KeptRows
+from innerloop_server.adaptation.orders import KeptRows, Rows
 from innerloop_server.domain import Adaptation, LearnerSpec
 from innerloop_server.learners.learner import Input, Learner, Tensors
 
@@ -138,16 +138,9 @@ def weights_of(state: Tensors) -> dict[str, Array]:
     return {START + name: array for name, array in row_of(state).items()}
 
 
-def named(rows: Array, remembered: Array, arrays: Mapping[str, Array], device: torch.device) -> Tensors:
-    """The state of a client's rows.
-
-    Args:
-        rows: [R] int64 ids.
-        remembered: [R] int64 whole episodes that each remembers.
-        arrays: [R, ...] each.
-        device: where to.
-    """
-    return rows_to_device({**arrays, ROWS: rows, REMEMBERED: remembered}, device)
+def named(rows: Rows, device: torch.device) -> Tensors:
+    """The state of a client's rows, on a device."""
+    return rows_to_device({**rows.memory, ROWS: rows.ids, REMEMBERED: rows.remembered}, device)
 
 
 def kept_rows(state: Tensors, empty: Tensors, most: int | None) -> KeptRows:
@@ -159,9 +152,10 @@ def kept_rows(state: Tensors, empty: Tensors, most: int | None) -> KeptRows:
         most: whole episodes that a row may remember; ``None``: any number.
     """
     host = rows_to_host(state)
-    rows = host.pop(ROWS, np.zeros(0, np.int64))
-    remembered = host.pop(REMEMBERED, np.zeros_like(rows))  # sessions from before there were limits kept no count
-    return KeptRows(rows, remembered, {name: array[: len(rows)] for name, array in host.items()}, row_of(empty), most)
+    ids = host.pop(ROWS, np.zeros(0, np.int64))
+    remembered = host.pop(REMEMBERED, np.zeros_like(ids))  # sessions from before there were limits kept no count
+    rows = Rows(ids, remembered, {name: array[: len(ids)] for name, array in host.items()})
+    return KeptRows(rows, row_of(empty), most)
 
 
 def remembered(state: Tensors, steps: int) -> int:

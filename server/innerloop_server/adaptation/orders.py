@@ -98,17 +98,24 @@ class AdaptOrder:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What the rows of a client's environments remember."""
+
+    ids: Array
+    """[R] int64."""
+    remembered: Array
+    """[R] int64: whole episodes that each remembers."""
+    memory: Arrays
+    """[R, ...] each."""
+
+
+@dataclass(frozen=True)
 class KeepOrder:
     """Make what the rows of a client's environments remember the state. Answered with :class:`Stepped`."""
 
     key: int
     number: int
-    rows: Array
-    """[R] int64: their ids."""
-    remembered: Array
-    """[R] int64: whole episodes that each remembers."""
-    memory: Arrays
-    """[R, ...] each."""
+    rows: Rows
     returns: Array
     """[N] undiscounted returns of the episodes that were played for it."""
     entropy: float = 0.0
@@ -120,14 +127,9 @@ class KeepOrder:
 
 @dataclass(frozen=True)
 class KeptRows:
-    """What the rows of a client's environments remember."""
+    """What a session's last durable step kept of its rows, and what they may go on to."""
 
-    rows: Array
-    """[R] int64: their ids."""
-    remembered: Array
-    """[R] int64: whole episodes that each remembers."""
-    memory: Arrays
-    """[R, ...] each."""
+    rows: Rows
     empty: Arrays
     """[...] each: what a row remembers at the first step of a trial."""
     most: int | None = None

@@ -192,13 +192,10 @@ class OwnedSession(LiveSession):
         number, policy = self.record.step + 1, self.options.policy_in_steps
         if self._rows is not None:
             returns = np.array([episode.total_reward for episode in episodes])
-            rows, remembered, memory = self._rows.settled()
             lengths = [len(episode.rewards) for episode in episodes]
             entropy = float(np.average([episode.entropy for episode in episodes], weights=lengths))
-            held = self._rows.held
-            return await self._engine.keep(
-                KeepOrder(self.key, number, rows, remembered, memory, returns, entropy, held, policy)
-            )
+            rows, held = self._rows.settled(), self._rows.held
+            return await self._engine.keep(KeepOrder(self.key, number, rows, returns, entropy, held, policy))
         experience, returns = await asyncio.to_thread(stack, episodes)
         return await self._engine.adapt(AdaptOrder(self.key, number, experience, returns, policy=policy))
 

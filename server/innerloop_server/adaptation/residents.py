@@ -15,8 +15,9 @@ from innerloop_server.adaptation.inner_loop import (
     LoadedRevision,
     Resident,
     Step,
-    holds,
+    is_held,
     memory_step,
+    most_remembered,
     simulated_step,
     supervised_step,
 )
@@ -55,8 +56,8 @@ def attached(key: int, resident: Resident) -> Attached:
     """What is said of a resident when it has come."""
     revision, kept = resident.revision, None
     if resident.task is None and memory.remembers(revision.learner):
-        most = revision.learner.inner_steps if resident.guard.enabled else None
-        kept = memory.kept_rows(resident.state, memory.begin(revision.learner, revision.meta), most)
+        empty = memory.begin(revision.learner, revision.meta)
+        kept = memory.kept_rows(resident.state, empty, most_remembered(resident))
     return Attached(key, policy_file(resident), kept)
 
 
@@ -94,5 +95,5 @@ def policy_file(resident: Resident) -> bytes:
     start: dict[str, Array] = {}
     if remembers:
         start = memory.weights_of(state)
-        header = replace(header, adapts=not holds(resident, memory.remembered(state, resident.number)))
+        header = replace(header, adapts=not is_held(resident, memory.remembered(state, resident.number)))
     return Policy(header, {**weights[0], **start}).to_bytes()

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from innerloop.arrays import Array, Arrays
+from innerloop.arrays import Array
 from innerloop.policy import LAST_REWARD, LAST_TERMINATED, LAST_TRUNCATED
 from innerloop_server.adaptation.messages import Observe
-from innerloop_server.adaptation.orders import KeptRows
+from innerloop_server.adaptation.orders import KeptRows, Rows
 from innerloop_server.errors import Exhausted
 
 MOST_ROWS = 10_000
 """Rows that a session remembers for."""
-Saved = tuple[dict[str, Array] | None, int, bool]
+
+
+class Settled(NamedTuple):
+    """What a row remembers where no episode of it is under way."""
+
+    memory: dict[str, Array]
+    """[...] each."""
+    episodes: int = 0
+    """Whole ones that it is of."""
+
+
+Saved = tuple[Settled | None, bool]
 
 
 class RowMemory:
@@ -30,11 +42,10 @@ class RowMemory:
         kept: what the session's last durable step kept.
         """
         self._empty, self._most = kept.empty, kept.most
-        self._settled: dict[int, dict[str, Array]] = {
-            int(row): {name: array[i] for name, array in kept.memory.items()} for i, row in enumerate(kept.rows)
+        self._settled: dict[int, Settled] = {
+            int(row): Settled({name: array[i] for name, array in kept.rows.memory.items()}, int(n))
+            for i, (row, n) in enumerate(zip(kept.rows.ids, kept.rows.remembered, strict=True))
         }
-        self._remembered = {int(row): int(n) for row, n in zip(kept.rows, kept.remembered, strict=True)}
-        """Whole episodes that each settled memory is of."""
         self._moved = False
         self._open: dict[int, dict[str, Array]] = {}
         self._acted: set[int] = set()
@@ -63,22 +74,19 @@ class RowMemory:
                         LAST_TERMINATED: np.asarray(message.terminated[i], np.bool_),
                         LAST_TRUNCATED: np.asarray(message.truncated[i] and not message.terminated[i], np.bool_),
                     }
-                    if self.room(row, 1):
-                        self._keep(row, after, self._remembered.get(row, 0) + 1)
-                        self._moved = True
-                    else:
-                        self._settled.setdefault(row, dict(self._empty))
+                    room = self.room(row, 1)
+                    self._settle(row, after if room else self._of(row).memory, room)
                 elif message.report_only:
                     del self._open[row]  # its episode is forgotten, and with it what it was remembered for
                 else:
                     self._open[row] = self._open[row] | {LAST_REWARD: np.asarray(message.rewards[i], np.float32)}
             if message.trial_end is not None and message.trial_end[i]:
                 self._open.pop(row, None)
-                self._keep(row, dict(self._empty), 0)
+                self._settled[row] = Settled(dict(self._empty))
 
     def of(self, rows: Sequence[int]) -> dict[str, Array]:
         """What the rows remember before they act: [R, ...] each."""
-        each = [self._open.get(row) or self._settled.get(row) or self._empty for row in rows]
+        each = [self._open.get(row) or self._of(row).memory for row in rows]
         return {name: np.stack([one[name] for one in each]) for name in self._empty}
 
     def acted(self, rows: Sequence[int], memory: Mapping[str, Array]) -> None:
@@ -95,28 +103,30 @@ class RowMemory:
         """How many of so many further whole episodes the row may remember."""
         if self._most is None:
             return episodes
-        return max(0, min(episodes, self._most - self._remembered.get(row, 0)))
+        return max(0, min(episodes, self._most - self._of(row).episodes))
 
     def settle(self, row: int, memory: Mapping[str, Array], episodes: int) -> None:
         """Take in what a row remembers after so many further whole episodes: [1, ...] each."""
-        self._keep(row, {name: array[0] for name, array in memory.items()}, self._remembered.get(row, 0) + episodes)
-        self._moved |= episodes > 0
+        self._settle(row, {name: array[0] for name, array in memory.items()}, episodes)
 
     def saved(self, row: int) -> Saved:
         """What :meth:`restore` needs to undo whatever is settled from here on."""
-        return self._settled.get(row), self._remembered.get(row, 0), self._moved
+        return self._settled.get(row), self._moved
 
     def restore(self, row: int, saved: Saved) -> None:
         """Undo what was settled since."""
-        memory, remembered, self._moved = saved
-        if memory is None:
+        settled, self._moved = saved
+        if settled is None:
             self._settled.pop(row, None)
-            self._remembered.pop(row, None)
         else:
-            self._keep(row, memory, remembered)
+            self._settled[row] = settled
 
-    def _keep(self, row: int, memory: dict[str, Array], remembered: int) -> None:
-        self._settled[row], self._remembered[row] = memory, remembered
+    def _of(self, row: int) -> Settled:
+        return self._settled.get(row) or Settled(dict(self._empty))
+
+    def _settle(self, row: int, memory: dict[str, Array], episodes: int) -> None:
+        self._settled[row] = Settled(memory, self._of(row).episodes + episodes)
+        self._moved |= episodes > 0
 
     @property
     def held(self) -> bool:
@@ -132,16 +142,12 @@ class RowMemory:
         self._open.clear()
         self._acted.clear()
 
-    def settled(self) -> tuple[Array, Array, Arrays]:
-        """([R] int64 ids in order, [R] int64 episodes remembered, [R, ...] each): what a durable step keeps."""
-        rows = sorted(self._settled)
-        each = [self._settled[row] for row in rows]
-        remembered = np.array([self._remembered.get(row, 0) for row in rows], np.int64)
-        return (
-            np.array(rows, np.int64),
-            remembered,
-            {
-                name: np.stack([one[name] for one in each]) if each else np.zeros((0, *like.shape), like.dtype)
-                for name, like in self._empty.items()
-            },
-        )
+    def settled(self) -> Rows:
+        """What a durable step keeps, ids in order."""
+        ids = sorted(self._settled)
+        each = [self._settled[row] for row in ids]
+        memory = {
+            name: np.stack([one.memory[name] for one in each]) if each else np.zeros((0, *like.shape), like.dtype)
+            for name, like in self._empty.items()
+        }
+        return Rows(np.array(ids, np.int64), np.array([one.episodes for one in each], np.int64), memory)

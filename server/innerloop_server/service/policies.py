@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 
 from innerloop.arrays import Arrays, Discrete
-from innerloop.policy import BOUND, Action, Input, Policy, PolicyFormatError
+from innerloop.policy import Action, Input, Policy, PolicyFormatError
 from innerloop.v1 import policy_pb2, policy_pb2_grpc
 from innerloop_server.errors import DataLoss, InvalidField
 from innerloop_server.service.convert.names import POLICY
@@ -158,8 +158,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
 
     def _seen(self, policy: Policy, message: policy_pb2.PolicyInput) -> Input:
         seen = input_from_pb(message, policy.header, "input", self._limits.rows_per_message)
-        if policy.bound and seen.trial_end is not None and seen.trial_end.any():
-            raise InvalidField("input.trial_end", BOUND)
+        if why := policy.refuses(seen.trial_end):
+            raise InvalidField("input.trial_end", why)
         return seen
 
 

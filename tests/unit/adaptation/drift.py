@@ -50,6 +50,15 @@ def task(speed: float = 0.1, fault: int = 0) -> Task:
     return Task("drift", {"speed": np.asarray(speed), "fault": np.asarray(fault)})
 
 
+REMEMBERING: dict[str, object] = {
+    "encoder_sizes": [5],
+    "memory_size": 6,
+    "hidden_sizes": [4],
+    "last_layer_scale": 1.0,
+}
+"""Settings of a small learner that remembers; its memory matters from the start."""
+
+
 def spec(name: str = "drift-maml", **settings: Any) -> LearnerSpec:
     family = Drift()
     return LearnerSpec(

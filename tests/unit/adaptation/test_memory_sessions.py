@@ -39,13 +39,7 @@ from innerloop_server.errors import InvalidField
 from innerloop_server.learners.registry import build
 from innerloop_server.tasks.sampling import stack_parameters
 
-SETTINGS: dict[str, object] = {
-    "encoder_sizes": [5],
-    "memory_size": 6,
-    "hidden_sizes": [4],
-    "last_layer_scale": 1.0,
-    "episodes_per_trial": 3,
-}
+SETTINGS = drift.REMEMBERING | {"episodes_per_trial": 3}
 
 
 @pytest.fixture(autouse=True, params=["gru", "transformer"])

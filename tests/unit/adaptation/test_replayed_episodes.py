@@ -28,13 +28,7 @@ from innerloop_server.tasks.registry import load_registry
 from innerloop_server.tasks.sampling import sample_task, stack_parameters
 from innerloop_server.training.specs import spec_for
 
-SETTINGS: dict[str, object] = {
-    "encoder_sizes": [5],
-    "memory_size": 6,
-    "hidden_sizes": [4],
-    "last_layer_scale": 1.0,
-    "episodes_per_trial": 4,
-}
+SETTINGS = drift.REMEMBERING | {"episodes_per_trial": 4}
 
 
 def spec() -> LearnerSpec:

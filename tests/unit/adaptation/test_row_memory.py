@@ -17,18 +17,13 @@ from innerloop.arrays import Array
 from innerloop.policy import Input, Policy
 from innerloop_server.adaptation import row_memory
 from innerloop_server.adaptation.messages import Accepted, Actions, Adapted, Observe, Opened, StepTaken
-from innerloop_server.adaptation.orders import KeptRows
+from innerloop_server.adaptation.orders import KeptRows, Rows
 from innerloop_server.adaptation.row_memory import RowMemory
 from innerloop_server.domain import LearnerSpec
 from innerloop_server.errors import Exhausted, PreconditionFailed
 
-SETTINGS: dict[str, object] = {
-    "encoder_sizes": [5],
-    "memory_size": 6,
-    "hidden_sizes": [4],
-    "last_layer_scale": 1.0,
-    "episodes_per_trial": 3,
-}
+NO_ROWS = Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+SETTINGS = drift.REMEMBERING | {"episodes_per_trial": 3}
 
 
 @pytest.fixture(autouse=True, params=["gru", "transformer"])
@@ -206,10 +201,6 @@ async def test_what_only_reports_is_remembered_too(house: House) -> None:
     await stream.leave()
 
 
-def said_hashes(taken: Sequence[StepTaken]) -> list[str]:
-    return [step.state_hash for step in taken]
-
-
 async def test_a_row_that_remembers_as_much_as_in_training_is_held(house: House) -> None:
     """Trials of three episodes: of each row two are remembered, until its trial ends; a kill changes nothing."""
     stream, _ = await opened(house)
@@ -231,7 +222,7 @@ async def test_a_row_that_remembers_as_much_as_in_training_is_held(house: House)
     for _ in range(4):
         await episode()
     assert [step.guarded for step in taken] == [False, False, True, True]
-    assert len(set(said_hashes(taken))) == 2
+    assert len({step.state_hash for step in taken}) == 2
     assert [Policy.from_bytes(step.policy_file).header.adapts for step in taken] == [True, False, False, False]
     session = stream.session
     house = house.killed()
@@ -255,22 +246,21 @@ async def test_a_row_that_remembers_as_much_as_in_training_is_held(house: House)
     await episode(trial_end=np.array([True]))
     await episode()
     assert [step.guarded for step in taken[-2:]] == [True, False], "the end of a trial remembers nothing"
-    assert len(set(said_hashes(taken[-4:]))) == 4
+    assert len({step.state_hash for step in taken[-4:]}) == 4
     await stream.leave()
 
 
 @pytest.mark.parametrize(("most", "kept"), [(None, 3), (0, 0), (2, 2)])
 def test_rooms_for_episodes(most: int | None, kept: int) -> None:
-    none = np.zeros(0, np.int64)
-    rows = RowMemory(KeptRows(none, none, {}, {"memory": np.zeros(3, np.float32)}, most))
+    rows = RowMemory(KeptRows(NO_ROWS, {"memory": np.zeros(3, np.float32)}, most))
     assert rows.held
     for n in range(3):
         assert rows.room(5, 10) == (10 if most is None else kept - min(n, kept))
         rows.report(observe(2 * n, 0, (5,)))
         rows.acted((5,), {"memory": np.full((1, 3), n + 1, np.float32)})
         rows.report(observe(2 * n + 1, 0, (5,), (5,), report_only=True))
-    ids, remembered, memory = rows.settled()
-    assert (ids.tolist(), remembered.tolist(), memory["memory"][0].tolist()) == ([5], [kept], [kept] * 3)
+    now = rows.settled()
+    assert (now.ids.tolist(), now.remembered.tolist(), now.memory["memory"][0].tolist()) == ([5], [kept], [kept] * 3)
     assert rows.held == (kept == 0)
     rows.stepped()
     assert rows.held
@@ -278,12 +268,12 @@ def test_rooms_for_episodes(most: int | None, kept: int) -> None:
     rows.settle(5, {"memory": np.full((1, 3), 9, np.float32)}, 2)
     assert not rows.held
     rows.restore(5, before)
-    _, remembered, memory = rows.settled()
-    assert (rows.held, remembered.tolist(), memory["memory"][0].tolist()) == (True, [kept], [kept] * 3)
+    now = rows.settled()
+    assert (rows.held, now.remembered.tolist(), now.memory["memory"][0].tolist()) == (True, [kept], [kept] * 3)
     before = rows.saved(0)
     rows.settle(0, {"memory": np.full((1, 3), 9, np.float32)}, 1)
     rows.restore(0, before)
-    assert rows.settled()[0].tolist() == [5], "a row that there was not is none again"
+    assert rows.settled().ids.tolist() == [5], "a row that there was not is none again"
 
 
 async def test_empty_steps_are_refused(house: House) -> None:
@@ -295,11 +285,10 @@ async def test_empty_steps_are_refused(house: House) -> None:
 
 def test_rows_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_memory, "MOST_ROWS", 2)
-    rows = RowMemory(KeptRows(np.zeros(0, np.int64), np.zeros(0, np.int64), {}, {"memory": np.zeros(3, np.float32)}))
+    rows = RowMemory(KeptRows(NO_ROWS, {"memory": np.zeros(3, np.float32)}))
     rows.report(observe(1, 0, (0, 1)))
     rows.acted((0, 1), {"memory": np.ones((2, 3), np.float32)})
     with pytest.raises(Exhausted, match="3 rows"):
         rows.report(observe(2, 0, (2,)))
-    ids, _, memory = rows.settled()
-    assert ids.shape == (0,)
-    assert memory["memory"].shape == (0, 3)
+    assert rows.settled().ids.shape == (0,)
+    assert rows.settled().memory["memory"].shape == (0, 3)

@@ -99,12 +99,13 @@ def test_frozen_comes_back_to_where_it_started_when_an_episode_ends() -> None:
 def test_frozen_in_a_task_begins_no_other_trial() -> None:
     p = tiny(adapts=False)
     ends = Input(np.array([1.0]), reward=np.array(0.0), trial_end=np.array(True))
-    assert not p.bound
+    assert not p.refuses(ends.trial_end)
     assert p.act(ends, memory=p.begin(), greedy=True) == p.act(np.array([1.0]), memory=p.begin(), greedy=True)
     start = {name: array[0] for name, array in p.begin().items()}
     start |= {"memory": np.full(1, 0.25, np.float32), "last.trial_end": np.array(False)}
     p = Policy(p.header, p.weights | {"start." + name: array for name, array in start.items()})
-    assert p.bound
+    assert p.refuses(ends.trial_end)
+    assert not p.refuses(None)
     with pytest.raises(ValueError, match="trial_end: this policy is frozen"):
         p.act(ends, memory=p.begin(), greedy=True)
     p.act(replace(ends, trial_end=np.array(False)), memory=p.begin(), greedy=True)
